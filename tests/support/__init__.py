@@ -1,0 +1,1 @@
+"""What the tests start, wait for and speak with; no test lives here."""
