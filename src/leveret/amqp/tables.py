@@ -37,18 +37,26 @@ from leveret.errors import EncodingError, FrameError, LocalProtocolError, Method
 __all__ = [
     "NESTING_MAX",
     "FieldValue",
+    "Long",
     "Table",
     "byte_list",
+    "decode_longstr",
     "decode_shortstr",
     "decode_table",
     "decode_timestamp",
+    "encode_longstr",
     "encode_shortstr",
     "encode_table",
     "encode_timestamp",
 ]
 
-FieldValue: TypeAlias = "None | bool | int | float | str | bytes | Decimal | datetime | list[FieldValue] | dict[str, FieldValue]"
+FieldValue: TypeAlias = "bool | int | float | str | bytes | Decimal | datetime | list[FieldValue] | dict[str, FieldValue] | None"
 Table: TypeAlias = dict[str, FieldValue]
+
+
+class Long(int):
+    """An int that is written with 64 bits (``l``) whatever its value, where a peer expects that tag."""
+
 
 NESTING_MAX: Final = 64
 """Tables and arrays inside each other, the outermost table included."""
@@ -112,6 +120,20 @@ def decode_shortstr(buffer: bytes, offset: int) -> tuple[str, int]:
         return buffer[start:end].decode(), end
     except UnicodeDecodeError as error:
         raise FrameError("Malformed UTF-8 in shortstr") from error
+
+
+def encode_longstr(value: bytes) -> bytes:
+    """Encode a long string: four octets of length, then the bytes."""
+    return len(value).to_bytes(4) + value
+
+
+def decode_longstr(buffer: bytes, offset: int) -> tuple[bytes, int]:
+    """Decode the long string at ``offset``; return its bytes and the offset after it. Raises ``FrameError``."""
+    start = offset + 4
+    end = start + int.from_bytes(buffer[offset:start])
+    if end > len(buffer):
+        raise FrameError(f"cannot decode {byte_list(buffer[offset:])}")
+    return buffer[start:end], end
 
 
 def encode_timestamp(value: datetime | int, field: str) -> int:
@@ -273,7 +295,7 @@ def _encode_value(name: str, value: FieldValue, depth: int) -> bytes:
     if isinstance(value, bool):
         return b"t\x01" if value else b"t\x00"
     if isinstance(value, int):
-        if -0x80000000 <= value < 0x80000000:
+        if -0x80000000 <= value < 0x80000000 and not isinstance(value, Long):
             return _TAGGED_INT32.pack(b"I", value)
         if -0x8000000000000000 <= value < 0x8000000000000000:
             return _TAGGED_INT64.pack(b"l", value)
@@ -301,7 +323,8 @@ def _encode_value(name: str, value: FieldValue, depth: int) -> bytes:
 
 def _encode_decimal(name: str, value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
-    if isinstance(exponent, int) and -255 <= exponent and len(digits) + max(exponent, 0) <= 10:
+    # An exponent that is no int stands for infinity or no number; one above zero is written out, but only as far as 32 bits go.
+    if isinstance(exponent, int) and -255 <= exponent <= 10:
         unscaled = int("".join(map(str, digits))) * 10 ** max(exponent, 0)
         if sign:
             unscaled = -unscaled
