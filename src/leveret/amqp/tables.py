@@ -324,7 +324,7 @@ def _encode_value(name: str, value: FieldValue, depth: int) -> bytes:
 def _encode_decimal(name: str, value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     # An exponent that is no int stands for infinity or no number; one above zero is written out, but only as far as 32 bits go.
-    if isinstance(exponent, int) and -255 <= exponent <= 10:
+    if isinstance(exponent, int) and -255 <= exponent <= 10 and len(digits) <= 10:
         unscaled = int("".join(map(str, digits))) * 10 ** max(exponent, 0)
         if sign:
             unscaled = -unscaled
