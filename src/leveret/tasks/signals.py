@@ -1,0 +1,42 @@
+"""What a task may raise to steer its own fate.
+
+They derive from ``TaskSignal``, a ``BaseException``: an ``except Exception`` in the task's code does not swallow them.
+"""
+
+from __future__ import annotations
+
+from leveret.errors import TaskSignal
+
+__all__ = ["Ignore", "Reject", "Retry"]
+
+
+class Retry(TaskSignal):
+    """Run the task again later. Most tasks raise what ``self.retry(...)`` returns, which checks the limit first.
+
+    ``delay_s`` None means the delay of the task's retry policy.
+    """
+
+    def __init__(self, exc: BaseException | None = None, *, delay_s: float | None = None) -> None:
+        self.exc = exc
+        self.delay_s = delay_s
+        super().__init__("retry" if exc is None else f"retry: {type(exc).__name__}: {exc}")
+
+
+class Reject(TaskSignal):
+    """Refuse the message: it goes to the dead-letter exchange, where its queue has one, or back to its queue.
+
+    A message put back comes again at once, to this worker or another: use it for what only some workers can do.
+    """
+
+    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
+        self.reason = reason
+        self.requeue = requeue
+        super().__init__(reason)
+
+
+class Ignore(TaskSignal):
+    """Acknowledge the message and record that the outcome is to be ignored."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(reason)
