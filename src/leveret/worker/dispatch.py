@@ -1,0 +1,221 @@
+"""Who runs what next: attempts wait in the local buffer, children with room are handed some, what waits too long is recalled.
+
+A child holds one attempt, or a few more while tasks are short (``leveret.worker.pace``). A child that has been silent for
+``RECALL_AFTER_S`` with more than one is on a longer task: the others are taken back, to be run elsewhere or in their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from leveret.pools.process import Exit
+from leveret.pools.wire import Job
+from leveret.worker.attempt import Attempt
+from leveret.worker.buffer import LocalBuffer
+from leveret.worker.pace import LONG_S, Pace, ahead_count
+from leveret.worker.report import Report
+
+__all__ = ["RECALL_AFTER_S", "Child", "DispatchEvents", "Dispatcher"]
+
+RECALL_AFTER_S: Final = 0.02
+
+
+class Child(Protocol):
+    """What a child is to the dispatcher."""
+
+    def hand(self, jobs: list[Job]) -> None:
+        """Give it jobs, to run in this order after those it has."""
+        ...
+
+    def recall(self) -> None:
+        """Ask for those it has not started."""
+        ...
+
+
+class DispatchEvents(Protocol):
+    """What the dispatcher tells the worker."""
+
+    def attempts_handed(self, attempts: list[Attempt]) -> None:
+        """Hear that these are a child's now: the moment for early acknowledgement."""
+        ...
+
+    def attempts_reported(self, reports: list[tuple[Attempt, Report]]) -> None:
+        """Hear how these ended."""
+        ...
+
+    def attempt_crashed(self, attempt: Attempt, exit_: Exit) -> None:
+        """Hear that the child died while it ran this one."""
+        ...
+
+
+class _Crew:
+    """One child and what it has, oldest first."""
+
+    __slots__ = ("attempts", "heard_s", "is_recalling")
+
+    def __init__(self, now_s: float) -> None:
+        self.attempts: dict[int, Attempt] = {}
+        self.heard_s = now_s
+        self.is_recalling = False
+
+
+class Dispatcher:
+    """The buffer, the children and what each of them has."""
+
+    def __init__(self, events: DispatchEvents) -> None:
+        self.pace = Pace()
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._buffer = LocalBuffer()
+        self._crews: dict[Child, _Crew] = {}
+        self._is_scheduled = False
+        self._is_draining = False
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """The number of attempts in the buffer."""
+        return len(self._buffer)
+
+    @property
+    def held(self) -> int:
+        """The number of attempts the children have."""
+        return sum(len(crew.attempts) for crew in self._crews.values())
+
+    def attempts_held(self) -> list[Attempt]:
+        """Return the attempts the children have, running or not."""
+        return [attempt for crew in self._crews.values() for attempt in crew.attempts.values()]
+
+    def add(self, attempt: Attempt) -> None:
+        """Take a new attempt; it is handed out at the end of this loop turn, together with those that come in it."""
+        self._buffer.add(attempt)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def put_back(self, attempts: Iterable[Attempt]) -> None:
+        """Take attempts that were here before, at their old places."""
+        self._buffer.put_back(attempts)
+        self._schedule()
+
+    def take_waiting(self, condition: Callable[[Attempt], bool]) -> list[Attempt]:
+        """Take out the waiting attempts that meet a condition."""
+        return self._buffer.take_where(condition)
+
+    def recall(self) -> None:
+        """Ask every child for what it has not started; it comes back into the buffer."""
+        for child, crew in self._crews.items():
+            self._recall(child, crew)
+
+    def drain(self) -> None:
+        """Hand out nothing any more, and ask for everything that was not started."""
+        self._is_draining = True
+        self.recall()
+        self._arm_watch()
+
+    def child_ready(self, child: Child) -> None:
+        """Count on a child."""
+        self._crews[child] = _Crew(self._loop.time())
+        self._schedule()
+
+    def child_answered(self, child: Child, answers: list[tuple[int, Report]]) -> None:
+        """Pass on what is done and refill the child."""
+        crew = self._crews[child]
+        crew.heard_s = self._loop.time()
+        attempts = crew.attempts
+        observe = self.pace.observe
+        reports: list[tuple[Attempt, Report]] = []
+        for number, report in answers:
+            attempt = attempts.pop(number, None)
+            if attempt is not None:  # else the child makes numbers up; nothing of ours depends on it
+                reports.append((attempt, report))
+                observe(report.runtime_s)
+        self._dispatch()  # first: the child waits for it
+        self._events.attempts_reported(reports)
+
+    def child_recalled(self, child: Child, numbers: list[int]) -> None:
+        """Put what a child gave back into the buffer."""
+        crew = self._crews[child]
+        crew.is_recalling = False
+        self.put_back(attempt for number in numbers if (attempt := crew.attempts.pop(number, None)) is not None)
+
+    def child_lost(self, child: Child, exit_: Exit, job_running: int) -> None:
+        """Report the attempt that was running as crashed, and put the others back: they were not started."""
+        crew = self._crews.pop(child, None)
+        if crew is None:
+            return
+        crashed = crew.attempts.pop(job_running, None)
+        self.put_back(crew.attempts.values())
+        if crashed is not None:
+            self._events.attempt_crashed(crashed, exit_)
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._dispatch_scheduled)
+
+    def _dispatch_scheduled(self) -> None:
+        self._is_scheduled = False
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Share out the buffer: those with the least first, and no more each than an equal part of what is there."""
+        if self._is_draining or not self._buffer:
+            return
+        ahead_max = ahead_count(self.pace)
+        now_s = self._loop.time()
+        crews = [
+            (len(crew.attempts), child, crew)
+            for child, crew in self._crews.items()
+            if not crew.attempts or (len(crew.attempts) < ahead_max and now_s - crew.heard_s < LONG_S and not crew.is_recalling)
+        ]
+        crews.sort(key=_by_load)
+        for place, (load, child, crew) in enumerate(crews):
+            share = -(-len(self._buffer) // (len(crews) - place))
+            attempts = self._buffer.take(min(share, ahead_max - load))
+            if not attempts:
+                return
+            if not load:
+                crew.heard_s = now_s
+            self._hand(child, crew, attempts)
+        if ahead_max > 1:
+            self._arm_watch()
+
+    def _hand(self, child: Child, crew: _Crew, attempts: list[Attempt]) -> None:
+        held = crew.attempts
+        jobs: list[Job] = []
+        for attempt in attempts:
+            held[attempt.number] = attempt
+            jobs.append(Job(attempt.number, attempt.redelivered, attempt.route, attempt.header, attempt.body))
+        child.hand(jobs)
+        self._events.attempts_handed(attempts)
+
+    def _arm_watch(self) -> None:
+        if self._watch is None:
+            self._watch = self._loop.call_later(RECALL_AFTER_S, self._look_around)
+
+    def _look_around(self) -> None:
+        """Recall from the children that have been silent for long; look again while any of them could need it."""
+        self._watch = None
+        now_s = self._loop.time()
+        must_watch = False
+        for child, crew in self._crews.items():
+            if len(crew.attempts) < 2:
+                continue
+            must_watch = True
+            silence_s = now_s - crew.heard_s
+            if silence_s >= RECALL_AFTER_S:
+                self.pace.observe_running(silence_s)
+                self._recall(child, crew)
+        if must_watch:
+            self._arm_watch()
+
+    def _recall(self, child: Child, crew: _Crew) -> None:
+        if len(crew.attempts) > 1 and not crew.is_recalling:
+            crew.is_recalling = True
+            child.recall()
+
+
+def _by_load(crew: tuple[int, Child, _Crew]) -> int:
+    return crew[0]
