@@ -165,7 +165,9 @@ def encode_table(table: Mapping[str, FieldValue]) -> bytes:
 
     Raises ``EncodingError`` for a value that no tag can carry, ``LocalProtocolError`` for a name of more than 255 bytes.
     """
-    return _encode_fields(table, 1)
+    out = bytearray()
+    _write_fields(out, table, 1)
+    return bytes(out)
 
 
 def decode_table(buffer: bytes, offset: int) -> tuple[Table, int]:
@@ -197,14 +199,17 @@ def byte_list(data: bytes) -> str:
 def _decode_fields(buffer: bytes, offset: int, end: int, depth: int) -> Table:
     # The offset only grows, and slices beyond the buffer are cut without an error: one check after the loop finds every
     # overrun. Strings, small ints and booleans are nearly all there is in practice; the rest costs a call.
+    begin = offset
     table: Table = {}
+    uint32_at = _UINT32.unpack_from
     while offset < end:
         tag_at = offset + 1 + buffer[offset]
         name = buffer[offset + 1 : tag_at].decode()
         tag = buffer[tag_at]
         if tag == 83:  # S
-            offset = tag_at + 5 + int.from_bytes(buffer[tag_at + 1 : tag_at + 5])
-            text = buffer[tag_at + 5 : offset]
+            start = tag_at + 5
+            offset = start + uint32_at(buffer, tag_at + 1)[0]
+            text = buffer[start:offset]
             try:
                 table[name] = text.decode()
             except UnicodeDecodeError:
@@ -218,17 +223,18 @@ def _decode_fields(buffer: bytes, offset: int, end: int, depth: int) -> Table:
         else:
             table[name], offset = _decode_value(buffer, tag_at, end, depth)
     if offset > end:
-        raise FrameError(f"cannot decode {byte_list(buffer[:end])}: a field overruns its table")
+        raise FrameError(f"cannot decode {byte_list(buffer[begin:end])}: a field overruns its table")
     return table
 
 
 def _decode_items(buffer: bytes, offset: int, end: int, depth: int) -> list[FieldValue]:
+    begin = offset
     items: list[FieldValue] = []
     while offset < end:
         item, offset = _decode_value(buffer, offset, end, depth)
         items.append(item)
     if offset > end:
-        raise FrameError(f"cannot decode {byte_list(buffer[:end])}: an item overruns its array")
+        raise FrameError(f"cannot decode {byte_list(buffer[begin:end])}: an item overruns its array")
     return items
 
 
@@ -275,50 +281,68 @@ def _decode_value(buffer: bytes, offset: int, end: int, depth: int) -> tuple[Fie
             raise MethodSyntaxError(f"unknown field table tag {chr(tag)!r} ({tag})")
 
 
-def _encode_fields(table: Mapping[str, FieldValue], depth: int) -> bytes:
-    parts = [b""]
+def _write_fields(out: bytearray, table: Mapping[str, FieldValue], depth: int) -> None:
+    """Append a table, its size included."""
+    size_at = len(out)
+    out += b"\x00\x00\x00\x00"
     for name, value in table.items():
-        parts.append(encode_shortstr(name, "the name of a table's field"))
-        parts.append(_encode_value(name, value, depth))
-    data = b"".join(parts)
-    return len(data).to_bytes(4) + data
+        try:
+            data = name.encode()
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError(f"the name of a table field cannot be written as UTF-8: {name!r}") from error
+        if len(data) > SHORTSTR_SIZE_MAX:
+            raise LocalProtocolError(f"the name of a table field must be at most {SHORTSTR_SIZE_MAX} bytes: {name[:40]!r}...")
+        out.append(len(data))
+        out += data
+        if value is None:
+            out += b"V"
+        else:
+            _write_value(out, name, value, depth)
+    _UINT32.pack_into(out, size_at, len(out) - size_at - 4)
 
 
-def _encode_value(name: str, value: FieldValue, depth: int) -> bytes:
-    """Encode tag and value; ``name`` is the field's, for errors."""
+def _write_value(out: bytearray, name: str, value: FieldValue, depth: int) -> None:
+    """Append tag and value; ``name`` is the field's, for errors."""
     if isinstance(value, str):
         try:
             data = value.encode()
         except UnicodeEncodeError as error:
             raise EncodingError(f"table field {name!r} cannot be written as UTF-8: {value!r}") from error
-        return _TAGGED_SIZE.pack(b"S", len(data)) + data
-    if isinstance(value, bool):
-        return b"t\x01" if value else b"t\x00"
-    if isinstance(value, int):
+        out += _TAGGED_SIZE.pack(b"S", len(data))
+        out += data
+    elif isinstance(value, bool):
+        out += b"t\x01" if value else b"t\x00"
+    elif isinstance(value, int):
         if -0x80000000 <= value < 0x80000000 and not isinstance(value, Long):
-            return _TAGGED_INT32.pack(b"I", value)
-        if -0x8000000000000000 <= value < 0x8000000000000000:
-            return _TAGGED_INT64.pack(b"l", value)
-        raise EncodingError(f"table field {name!r} must fit in 64 bits with a sign, not {value}")
-    if value is None:
-        return b"V"
-    if isinstance(value, float):
-        return _TAGGED_DOUBLE.pack(b"d", value)
-    if isinstance(value, dict):
+            out += _TAGGED_INT32.pack(b"I", value)
+        elif -0x8000000000000000 <= value < 0x8000000000000000:
+            out += _TAGGED_INT64.pack(b"l", value)
+        else:
+            raise EncodingError(f"table field {name!r} must fit in 64 bits with a sign, not {value}")
+    elif value is None:
+        out += b"V"
+    elif isinstance(value, float):
+        out += _TAGGED_DOUBLE.pack(b"d", value)
+    elif isinstance(value, dict):
         _check_depth(name, depth)
-        return b"F" + _encode_fields(value, depth + 1)
-    if isinstance(value, list | tuple):
+        out += b"F"
+        _write_fields(out, value, depth + 1)
+    elif isinstance(value, list | tuple):
         _check_depth(name, depth)
-        data = b"".join([_encode_value(name, item, depth + 1) for item in value])
-        return _TAGGED_SIZE.pack(b"A", len(data)) + data
-    if isinstance(value, bytes | bytearray | memoryview):
-        data = bytes(value)
-        return _TAGGED_SIZE.pack(b"x", len(data)) + data
-    if isinstance(value, datetime):
-        return _TAGGED_UINT64.pack(b"T", encode_timestamp(value, f"table field {name!r}"))
-    if isinstance(value, Decimal):
-        return _encode_decimal(name, value)
-    raise EncodingError(f"table field {name!r} has no form in AMQP: {type(value).__name__}")
+        out += b"A\x00\x00\x00\x00"
+        start = len(out)
+        for item in value:
+            _write_value(out, name, item, depth + 1)
+        _UINT32.pack_into(out, start - 4, len(out) - start)
+    elif isinstance(value, bytes | bytearray):
+        out += _TAGGED_SIZE.pack(b"x", len(value))
+        out += value
+    elif isinstance(value, datetime):
+        out += _TAGGED_UINT64.pack(b"T", encode_timestamp(value, f"table field {name!r}"))
+    elif isinstance(value, Decimal):
+        out += _encode_decimal(name, value)
+    else:
+        raise EncodingError(f"table field {name!r} has no form in AMQP: {type(value).__name__}")
 
 
 def _encode_decimal(name: str, value: Decimal) -> bytes:

@@ -1,0 +1,1 @@
+"""Leveret: distributed workers for Python over AMQP 0-9-1."""

@@ -1,0 +1,1 @@
+"""Where the broker keeps what is durable: the ``Storage`` interface, SQLite, and memory."""
