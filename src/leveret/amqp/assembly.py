@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final
 
 from leveret.amqp.channel import ChannelState
-from leveret.amqp.events import DELIVER, METHOD, PUBLISH, DeliverEvent, MethodEvent, PublishEvent
+from leveret.amqp.events import DELIVER, METHOD, PUBLISH, ContentEvent
 from leveret.amqp.frames import octets
 from leveret.errors import FrameError, UnexpectedFrame
 
@@ -57,7 +57,7 @@ class Channel:
         self._size_max = min(size_max, CONTENT_SIZE_MAX)
         self._expects = _Expects.NOTHING
         self._index = (0, 0)
-        self._event: PublishEvent | DeliverEvent | MethodEvent | None = None
+        self._event: ContentEvent | None = None
         self._header = b""
         self._body_size = 0
         self._remaining = 0
@@ -69,14 +69,14 @@ class Channel:
         self.state = state
         self._reset()
 
-    def expect_content(self, event: PublishEvent | DeliverEvent | MethodEvent, index: tuple[int, int]) -> None:
+    def expect_content(self, event: ContentEvent, index: tuple[int, int]) -> None:
         """Wait for the content of a method; ``event`` is what will be returned, still without header and body."""
         self.ready = False
         self._expects = _Expects.HEADER
         self._event = event
         self._index = index
 
-    def take_header(self, payload: bytes) -> PublishEvent | DeliverEvent | MethodEvent | None:
+    def take_header(self, payload: bytes) -> ContentEvent | None:
         """Take the payload of a header frame; return the event if that completes a message."""
         if len(payload) < _HEADER.size:
             raise FrameError(f"type 2, all octets = {octets(payload)}: unknown_frame")
@@ -100,7 +100,7 @@ class Channel:
         self._body_size = self._remaining = size
         return None
 
-    def take_body(self, payload: bytes) -> PublishEvent | DeliverEvent | MethodEvent | None:
+    def take_body(self, payload: bytes) -> ContentEvent | None:
         """Take the payload of a body frame; return the event if that completes a message."""
         if self._expects is not _Expects.BODY:
             raise self.unexpected()
@@ -133,7 +133,7 @@ class Channel:
         """Whether a message is half received: only its next frame may come."""
         return self._expects is not _Expects.NOTHING
 
-    def _complete(self, body: bytes) -> PublishEvent | DeliverEvent | MethodEvent:
+    def _complete(self, body: bytes) -> ContentEvent:
         event, header = self._event, self._header
         assert event is not None, "content without its method"
         self._reset()

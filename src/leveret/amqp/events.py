@@ -25,6 +25,7 @@ __all__ = [
     "REQUEUE_BIT",
     "AckEvent",
     "ClosedEvent",
+    "ContentEvent",
     "DeliverEvent",
     "Event",
     "LoginEvent",
@@ -67,5 +68,8 @@ LoginEvent: TypeAlias = tuple[Literal[6], str, bytes, Table]
 
 ClosedEvent: TypeAlias = tuple[Literal[7], LeveretError | None]
 """(CLOSED, error): the conversation is over, cleanly if None. Write what is left to send, then close the transport."""
+
+ContentEvent: TypeAlias = PublishEvent | DeliverEvent | MethodEvent
+"""The events that can have a header and a body."""
 
 Event: TypeAlias = PublishEvent | DeliverEvent | AckEvent | MethodEvent | OpenedEvent | LoginEvent | ClosedEvent

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from leveret.amqp import sasl
 from leveret.amqp.channel import Role, draw
 from leveret.amqp.constants import FRAME_MIN_SIZE
 from leveret.amqp.methods import connection
@@ -122,11 +121,10 @@ TRANSITIONS: Final[Mapping[tuple[ConnectionState, Role, type[Method]], Connectio
 class ClientOptions:
     """What a client says of itself and wants; a limit of 0 is no limit, a heartbeat of 0 is none."""
 
-    username: str
-    password: str = field(repr=False)
     vhost: str
     properties: Table
     mechanism: str
+    response: bytes = field(repr=False)  # it holds the password
     heartbeat_s: int
     channel_max: int
     frame_max: int
@@ -168,7 +166,7 @@ def make_start_ok(options: ClientOptions, start: connection.Start) -> connection
     return connection.StartOk(
         client_properties={**options.properties, "capabilities": capabilities},
         mechanism=options.mechanism,
-        response=sasl.build(options.mechanism, options.username, options.password),
+        response=options.response,
         locale="en_US",
     )
 
