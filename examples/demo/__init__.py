@@ -1,0 +1,1 @@
+"""The demo: every Python file of the standard library as a task."""
