@@ -69,7 +69,7 @@ class BasicProperties:
 def encode_header(body_size: int, properties: BasicProperties) -> bytes:
     """Encode the payload of a content header frame.
 
-    Raises ``LocalProtocolError`` for a short string over 255 bytes or an octet out of range, ``EncodingError`` for a header
+    Raises ``LocalProtocolError`` for a short string over 255 bytes or a number out of range, ``EncodingError`` for a header
     or a timestamp without a form in AMQP.
     """
     flags = 0
@@ -116,7 +116,10 @@ def encode_header(body_size: int, properties: BasicProperties) -> bytes:
     if properties.cluster_id is not None:
         flags |= 0x0004
         parts.append(encode_shortstr(properties.cluster_id, "cluster_id"))
-    parts[0] = _HEADER.pack(BASIC_CLASS_ID, 0, body_size, flags)
+    try:
+        parts[0] = _HEADER.pack(BASIC_CLASS_ID, 0, body_size, flags)
+    except struct.error as error:
+        raise LocalProtocolError(f"the body size must fit in 64 bits without a sign, not {body_size}") from error
     return b"".join(parts)
 
 

@@ -16,9 +16,14 @@ DECODE_FAILURES: Final = (IndexError, struct.error, FrameError, MethodSyntaxErro
 
 
 def malformed(method: type[Method], buffer: bytes, offset: int, cause: Exception | None = None) -> ConnectionReplyError:
-    """Return the error for arguments that cannot be decoded: the ``cause`` with the method's ids if it has a reply code."""
+    """Return the error for arguments that cannot be decoded.
+
+    It shows all the arguments, as RabbitMQ does, unless the ``cause`` says more: an unknown table tag, or text that is no UTF-8.
+    """
     class_id, method_id = method.INDEX
-    if isinstance(cause, ConnectionReplyError):
+    if isinstance(cause, MethodSyntaxError) or (
+        isinstance(cause, FrameError) and isinstance(cause.__cause__, UnicodeDecodeError)
+    ):
         return type(cause)("", class_id=class_id, method_id=method_id, reply_text=cause.reply_text)
     return FrameError(f"cannot decode {byte_list(buffer[offset:])}", class_id=class_id, method_id=method_id)
 
