@@ -24,6 +24,7 @@ from typing import Final
 
 from leveret.amqp.tables import (
     Table,
+    Timestamp,
     byte_list,
     decode_shortstr,
     decode_table,
@@ -58,8 +59,8 @@ class BasicProperties:
     expiration: str | None = None
     """Milliseconds the message may wait in a queue, as digits."""
     message_id: str | None = None
-    timestamp: datetime | int | None = None
-    """Whole seconds; an int only where the peer sent a time beyond the year 9999."""
+    timestamp: datetime | Timestamp | None = None
+    """In whole seconds; a number only where the peer sent a time beyond the year 9999."""
     type: str | None = None
     user_id: str | None = None
     app_id: str | None = None

@@ -20,7 +20,7 @@ i     uint32                         int                 F     table            
 ====  =============================  ==================  ====  =============================  ==================
 
 All of them are read. Written are S x I l t V T D d A F; never L, which other clients cannot read. A T beyond the year
-9999 (milliseconds, sent by mistake) is read as the int it is. Of fields with one name the last counts.
+9999 (milliseconds, sent by mistake) is read as a ``Timestamp``, an int. Of fields with one name the last counts.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
     "FieldValue",
     "Long",
     "Table",
+    "Timestamp",
     "byte_list",
     "decode_longstr",
     "decode_shortstr",
@@ -56,6 +57,10 @@ Table: TypeAlias = dict[str, FieldValue]
 
 class Long(int):
     """An int that is written with 64 bits (``l``) whatever its value, where a peer expects that tag."""
+
+
+class Timestamp(int):
+    """Seconds since 1970 that no datetime holds, being beyond the year 9999; written as a timestamp again."""
 
 
 NESTING_MAX: Final = 64
@@ -153,10 +158,10 @@ def encode_timestamp(value: datetime | int, field: str) -> int:
     return seconds
 
 
-def decode_timestamp(seconds: int) -> datetime | int:
+def decode_timestamp(seconds: int) -> datetime | Timestamp:
     """Return the datetime in UTC, or the number itself when it is beyond the year 9999."""
     if seconds > _SECONDS_MAX:
-        return seconds
+        return Timestamp(seconds)
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -313,7 +318,9 @@ def _write_value(out: bytearray, name: str, value: FieldValue, depth: int) -> No
     elif isinstance(value, bool):
         out += b"t\x01" if value else b"t\x00"
     elif isinstance(value, int):
-        if -0x80000000 <= value < 0x80000000 and not isinstance(value, Long):
+        if isinstance(value, Timestamp):
+            out += _TAGGED_UINT64.pack(b"T", encode_timestamp(value, f"table field {name!r}"))
+        elif -0x80000000 <= value < 0x80000000 and not isinstance(value, Long):
             out += _TAGGED_INT32.pack(b"I", value)
         elif -0x8000000000000000 <= value < 0x8000000000000000:
             out += _TAGGED_INT64.pack(b"l", value)

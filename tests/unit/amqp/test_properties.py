@@ -11,7 +11,7 @@ import pytest
 from amqp.basic_message import Message  # type: ignore[import-untyped]  # py-amqp has no annotations
 
 from leveret.amqp.properties import BasicProperties, body_size, decode_header, delivery_facts, encode_header
-from leveret.amqp.tables import Table
+from leveret.amqp.tables import Table, Timestamp
 from leveret.errors import EncodingError, FrameError, LocalProtocolError, MethodSyntaxError
 
 HEADERS: Table = {"id": "4711", "retries": 70_000, "timelimit": [None, None], "stamps": {}, "ignore_result": False}
@@ -64,7 +64,7 @@ LITERAL: list[tuple[BasicProperties, bytes]] = [
     (BasicProperties(expiration="10"), header(0x0100, b"\x0210")),
     (BasicProperties(message_id="m"), header(0x0080, b"\x01m")),
     (only("timestamp"), header(0x0040, b"\x00\x00\x00\x00\x3b\x9a\xca\x00")),
-    (BasicProperties(timestamp=1_700_000_000_000), header(0x0040, b"\x00\x00\x01\x8b\xcf\xe5\x68\x00")),
+    (BasicProperties(timestamp=Timestamp(1_700_000_000_000)), header(0x0040, b"\x00\x00\x01\x8b\xcf\xe5\x68\x00")),
     (BasicProperties(type="t"), header(0x0020, b"\x01t")),
     (BasicProperties(user_id="u"), header(0x0010, b"\x01u")),
     (BasicProperties(app_id="a"), header(0x0008, b"\x01a")),

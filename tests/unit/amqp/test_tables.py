@@ -17,6 +17,7 @@ from leveret.amqp.tables import (
     FieldValue,
     Long,
     Table,
+    Timestamp,
     decode_shortstr,
     decode_table,
     encode_shortstr,
@@ -46,6 +47,8 @@ WRITTEN: list[tuple[FieldValue, bytes]] = [
     (1.5, b"d\x3f\xf8\x00\x00\x00\x00\x00\x00"),
     (Decimal("-12.34"), b"D\x02\xff\xff\xfb\x2e"),
     (datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC), b"T\x00\x00\x00\x00\x3b\x9a\xca\x00"),
+    (Timestamp(1_700_000_000_000), b"T\x00\x00\x01\x8b\xcf\xe5\x68\x00"),
+    (Timestamp(2**64 - 1), b"T\xff\xff\xff\xff\xff\xff\xff\xff"),
     (None, b"V"),
     ([1, "a"], b"A\x00\x00\x00\x0bI\x00\x00\x00\x01S\x00\x00\x00\x01a"),
     ([], b"A\x00\x00\x00\x00"),
@@ -65,7 +68,6 @@ READ_ONLY: list[tuple[bytes, FieldValue]] = [
     (b"t\x07", True),
     (b"S\x00\x00\x00\x02\xff\x00", b"\xff\x00"),
     (b"D\x00\x00\x00\x00\x07", Decimal(7)),
-    (b"T\x00\x00\x01\x8b\xcf\xe5\x68\x00", 1_700_000_000_000),
     (b"A\x00\x00\x00\x07S\x00\x00\x00\x02\xff\x00", [b"\xff\x00"]),
 ]
 
