@@ -1,7 +1,6 @@
-"""The fixed numbers of AMQP 0-9-1: frame types, the protocol header and the reply codes.
+"""The fixed numbers of AMQP 0-9-1: frame types and sizes, the protocol header, and the reply codes that are no errors.
 
-The frame constants are those of AMQP 0-9-1, 4.2.3; the reply codes those of 1.5.2, for which ``leveret.errors`` has
-one class each.
+The frame constants are those of AMQP 0-9-1, 4.2.3. For each reply code of 1.5.2 that ends something ``leveret.errors`` has a class.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ __all__ = [
     "FRAME_METHOD",
     "FRAME_MIN_SIZE",
     "FRAME_OVERHEAD",
-    "HARD_ERROR_CODES",
     "NO_ROUTE",
     "PROTOCOL_HEADER",
     "REPLY_SUCCESS",
     "SHORTSTR_SIZE_MAX",
-    "SOFT_ERROR_CODES",
 ]
 
 FRAME_METHOD: Final = 1
@@ -42,10 +39,7 @@ SHORTSTR_SIZE_MAX: Final = 255
 PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 
 REPLY_SUCCESS: Final = 200
+"""In connection.close and channel.close: nothing went wrong."""
+
 NO_ROUTE: Final = 312
-
-SOFT_ERROR_CODES: Final = frozenset({311, 312, 313, 403, 404, 405, 406})
-"""Codes that close the channel and leave its connection open."""
-
-HARD_ERROR_CODES: Final = frozenset({320, 402, 501, 502, 503, 504, 505, 506, 530, 540, 541})
-"""Codes that close the connection."""
+"""In basic.return: no queue for a mandatory message."""
