@@ -1,6 +1,6 @@
 """The fixed numbers of AMQP 0-9-1: frame types and sizes, the protocol header, and the reply codes that are no errors.
 
-The frame constants are those of AMQP 0-9-1, 4.2.3. For each reply code of 1.5.2 that ends something ``leveret.errors`` has a class.
+The frame constants are those of AMQP 0-9-1, 4.2.3. For each other reply code of 1.5.2 ``leveret.errors`` has a class.
 """
 
 from __future__ import annotations
