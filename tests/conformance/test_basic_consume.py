@@ -11,16 +11,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.conformance.conftest import Connect
 from tests.support.brokers import Broker
-from tests.support.pika_client import Inbox, channel_closed, connection_closed, get_when_there, settle
+from tests.support.pika_client import Inbox, channel_closed, connection_closed, get_when_there, publish, settle
 from tests.support.raw_client import RawClient
 from tests.support.waiting import wait_until
-
-
-def _publish(channel: BlockingChannel, queue: str, *bodies: bytes) -> None:
-    for body in bodies:
-        channel.basic_publish("", queue, body)
-    settle(channel, queue)
-
 
 # ---------------------------------------------------------------------------------------------------- consume, deliver
 
@@ -115,7 +108,8 @@ def test_exclusive_consumer_is_alone(broker: Broker, connect: Connect) -> None:
 def test_consumers_take_turns(channel: BlockingChannel, queue: str) -> None:
     """Messages go round among the consumers of a queue (3.1.4)."""
     first, second = Inbox(channel, queue, auto_ack=True), Inbox(channel, queue, auto_ack=True)
-    _publish(channel, queue, b"1", b"2", b"3", b"4")
+    publish(channel, queue, b"1", b"2", b"3", b"4")
+    settle(channel, queue)
     assert sorted(first.bodies + second.bodies) == [b"1", b"2", b"3", b"4"]
     assert len(first.bodies) == len(second.bodies) == 2
 
@@ -124,7 +118,7 @@ def test_without_acknowledgement_messages_are_gone_when_sent(channel: BlockingCh
     """With no-ack a message is done with once it is sent (1.8.3.3.5)."""
     consuming = channel.connection.channel()
     inbox = Inbox(consuming, queue, auto_ack=True)
-    _publish(channel, queue, b"1", b"2")
+    publish(channel, queue, b"1", b"2")
     inbox.wait_for(2)
     consuming.close()
     assert settle(channel, queue) == 0
@@ -136,9 +130,11 @@ def test_without_acknowledgement_messages_are_gone_when_sent(channel: BlockingCh
 def test_nothing_is_delivered_after_cancel_ok(channel: BlockingChannel, queue: str) -> None:
     """A cancelled consumer gets nothing more (1.8.3.5)."""
     inbox = Inbox(channel, queue)
-    _publish(channel, queue, b"before")
+    publish(channel, queue, b"before")
+    inbox.wait_for(1)
     channel.basic_cancel(inbox.tag)
-    _publish(channel, queue, b"after")
+    publish(channel, queue, b"after")
+    settle(channel, queue)
     assert inbox.bodies == [b"before"]
     assert get_when_there(channel, queue).body == b"after"
 
@@ -146,7 +142,7 @@ def test_nothing_is_delivered_after_cancel_ok(channel: BlockingChannel, queue: s
 def test_messages_of_a_cancelled_consumer_can_still_be_acknowledged(channel: BlockingChannel, queue: str) -> None:
     """What was delivered stays with the channel (1.8.3.5)."""
     inbox = Inbox(channel, queue)
-    _publish(channel, queue, b"1", b"2")
+    publish(channel, queue, b"1", b"2")
     inbox.wait_for(2)
     channel.basic_cancel(inbox.tag)
     assert settle(channel, queue) == 0
@@ -199,7 +195,7 @@ def test_acknowledged_message_is_gone(channel: BlockingChannel, queue: str) -> N
     """An acknowledged message does not come back when its channel closes (1.8.3.13)."""
     consuming = channel.connection.channel()
     inbox = Inbox(consuming, queue)
-    _publish(channel, queue, b"1", b"2")
+    publish(channel, queue, b"1", b"2")
     inbox.wait_for(2)
     consuming.basic_ack(1)
     consuming.close()
@@ -211,7 +207,7 @@ def test_multiple_acknowledges_all_up_to_the_tag(channel: BlockingChannel, queue
     """With multiple set an ack is for its tag and all before (1.8.3.13.2)."""
     consuming = channel.connection.channel()
     inbox = Inbox(consuming, queue)
-    _publish(channel, queue, b"1", b"2", b"3")
+    publish(channel, queue, b"1", b"2", b"3")
     inbox.wait_for(3)
     consuming.basic_ack(2, multiple=True)
     consuming.close()
@@ -224,7 +220,7 @@ def test_tag_zero_with_multiple_acknowledges_everything(channel: BlockingChannel
     consuming = channel.connection.channel()
     consuming.basic_ack(0, multiple=True)
     inbox = Inbox(consuming, queue)
-    _publish(channel, queue, b"1", b"2")
+    publish(channel, queue, b"1", b"2")
     inbox.wait_for(2)
     consuming.basic_ack(0, multiple=True)
     consuming.close()
@@ -244,7 +240,7 @@ def test_unknown_delivery_tag_is_a_failed_precondition(broker: Broker, raw_chann
 def test_second_acknowledgement_is_a_failed_precondition(channel: BlockingChannel, queue: str) -> None:
     """A delivery is settled once (1.8.3.13.1)."""
     inbox = Inbox(channel, queue)
-    _publish(channel, queue, b"1")
+    publish(channel, queue, b"1")
     inbox.wait_for(1)
     channel.basic_ack(1)
     with channel_closed(406, "PRECONDITION_FAILED - unknown delivery tag 1"):
@@ -254,7 +250,7 @@ def test_second_acknowledgement_is_a_failed_precondition(channel: BlockingChanne
 
 def test_rejected_message_is_gone(channel: BlockingChannel, queue: str) -> None:
     """basic.reject without requeue discards a message where no dead-letter exchange takes it (1.8.3.14)."""
-    _publish(channel, queue, b"1")
+    publish(channel, queue, b"1")
     method, _, _ = channel.basic_get(queue)
     assert method is not None
     channel.basic_reject(method.delivery_tag, requeue=False)
@@ -263,7 +259,7 @@ def test_rejected_message_is_gone(channel: BlockingChannel, queue: str) -> None:
 
 def test_requeued_messages_return_to_their_places(channel: BlockingChannel, queue: str) -> None:
     """A requeued message stands where it stood, marked as redelivered (1.8.3.14.2, broker.md 1.7)."""
-    _publish(channel, queue, b"0", b"1", b"2", b"3")
+    publish(channel, queue, b"0", b"1", b"2", b"3")
     tags = {}
     for _ in range(3):
         method, _, body = channel.basic_get(queue)
@@ -277,7 +273,7 @@ def test_requeued_messages_return_to_their_places(channel: BlockingChannel, queu
 
 def test_nack_of_several_requeues_them_all(channel: BlockingChannel, queue: str) -> None:
     """basic.nack, an extension of RabbitMQ, takes multiple as basic.ack does (60/120)."""
-    _publish(channel, queue, b"1", b"2", b"3")
+    publish(channel, queue, b"1", b"2", b"3")
     tags = [channel.basic_get(queue)[0].delivery_tag for _ in range(3)]
     channel.basic_nack(tags[1], multiple=True, requeue=True)
     channel.basic_ack(tags[2])
@@ -288,7 +284,7 @@ def test_nack_of_several_requeues_them_all(channel: BlockingChannel, queue: str)
 def test_requeued_message_goes_to_a_waiting_consumer(channel: BlockingChannel, queue: str) -> None:
     """What is requeued is delivered again at once when somebody can take it (1.8.3.14.2)."""
     inbox = Inbox(channel, queue)
-    _publish(channel, queue, b"1")
+    publish(channel, queue, b"1")
     inbox.wait_for(1)
     channel.basic_reject(1, requeue=True)
     again = inbox.wait_for(2)[1]
@@ -299,7 +295,7 @@ def test_lost_connection_gives_its_messages_back(broker: Broker, raw: RawClient,
     """What a connection had not acknowledged when it broke is delivered to others, marked as redelivered (3.1.12)."""
     name = broker.name("queue")
     channel.queue_declare(name, auto_delete=True)
-    _publish(channel, name, b"1")
+    publish(channel, name, b"1")
     raw.open(broker.vhost)
     raw.open_channel(1)
     raw.send_method(1, spec.Basic.Get(queue=name))
@@ -315,7 +311,7 @@ def test_lost_connection_gives_its_messages_back(broker: Broker, raw: RawClient,
 
 def test_recover_requeues_what_is_not_acknowledged(channel: BlockingChannel, queue: str) -> None:
     """basic.recover with requeue gives all that the channel holds back to its queues (1.8.3.16)."""
-    _publish(channel, queue, b"1", b"2")
+    publish(channel, queue, b"1", b"2")
     for _ in range(2):
         channel.basic_get(queue)
     channel.basic_recover(requeue=True)

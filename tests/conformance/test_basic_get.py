@@ -6,7 +6,7 @@ from pika import spec
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.support.brokers import Broker
-from tests.support.pika_client import Inbox, channel_closed, settle
+from tests.support.pika_client import Inbox, channel_closed, publish, settle
 from tests.support.raw_client import RawClient
 
 
@@ -14,9 +14,9 @@ def test_get_ok_counts_what_is_left(broker: Broker, channel: BlockingChannel, qu
     """basic.get-ok tells how many messages are ready after this one (1.8.3.11)."""
     key = broker.name("key")
     channel.queue_bind(queue, "amq.direct", key)
+    channel.confirm_delivery()
     for _ in range(3):
         channel.basic_publish("amq.direct", key, b"body")
-    settle(channel, queue)
     method, _, body = channel.basic_get(queue)
     assert method is not None
     assert (method.delivery_tag, method.redelivered, method.message_count) == (1, False, 2)
@@ -41,8 +41,7 @@ def test_getting_from_a_missing_queue_is_not_found(broker: Broker, channel: Bloc
 def test_message_got_without_acknowledgement_is_gone(channel: BlockingChannel, queue: str) -> None:
     """With no-ack basic.get takes a message for good (1.8.3.10.3)."""
     taking = channel.connection.channel()
-    channel.basic_publish("", queue, b"body")
-    settle(channel, queue)
+    publish(channel, queue, b"body")
     method, _, _ = taking.basic_get(queue, auto_ack=True)
     assert method is not None
     taking.close()
@@ -51,7 +50,7 @@ def test_message_got_without_acknowledgement_is_gone(channel: BlockingChannel, q
 
 def test_message_got_is_not_delivered_to_others(channel: BlockingChannel, queue: str) -> None:
     """A message is with one channel at a time until it is settled (3.1.12)."""
-    channel.basic_publish("", queue, b"body")
+    publish(channel, queue, b"body")
     channel.basic_get(queue)
     other = channel.connection.channel()
     inbox = Inbox(other, queue)
@@ -60,16 +59,14 @@ def test_message_got_is_not_delivered_to_others(channel: BlockingChannel, queue:
 
 
 def test_tags_of_get_and_deliver_are_one_series(channel: BlockingChannel, queue: str) -> None:
-    """Delivery tags count the messages a channel has received, in whatever way, from 1 (4.8.3.1 of the XML, 1.1)."""
-    for body in (b"1", b"2"):
-        channel.basic_publish("", queue, body)
+    """Delivery tags count the messages a channel has received, in whatever way, from 1 (1.1, delivery-tag)."""
+    publish(channel, queue, b"1", b"2")
     method, _, _ = channel.basic_get(queue)
     assert method is not None
     inbox = Inbox(channel, queue)
     inbox.wait_for(1)
     assert (method.delivery_tag, inbox.tags) == (1, [2])
     other = channel.connection.channel()
-    channel.basic_publish("", queue, b"3")
     channel.basic_cancel(inbox.tag)
     channel.basic_recover(requeue=True)
     method, _, _ = other.basic_get(queue)
@@ -80,8 +77,7 @@ def test_tags_of_get_and_deliver_are_one_series(channel: BlockingChannel, queue:
 def test_prefetch_does_not_limit_get(channel: BlockingChannel, queue: str) -> None:
     """basic.qos is about consumers (broker.md 1.7)."""
     channel.basic_qos(prefetch_count=1)
-    for _ in range(3):
-        channel.basic_publish("", queue, b"")
+    publish(channel, queue, b"", b"", b"")
     assert all(channel.basic_get(queue)[0] is not None for _ in range(3))
 
 
@@ -89,8 +85,7 @@ def test_exclusive_consumer_does_not_stop_get(channel: BlockingChannel, queue: s
     """Exclusive consumption is about consumers (broker.md 1.7)."""
     channel.basic_qos(prefetch_count=1)
     Inbox(channel, queue, exclusive=True)
-    for _ in range(2):
-        channel.basic_publish("", queue, b"")
+    publish(channel, queue, b"", b"")
     settle(channel, queue)
     method, _, _ = channel.basic_get(queue)
     assert method is not None

@@ -109,7 +109,7 @@ def test_message_that_is_consumed_at_once_is_confirmed_too(raw_channel: RawClien
     raw_channel.receive_method(spec.Basic.ConsumeOk, channel=2)
     _select(raw_channel)
     _publish(raw_channel, queue, 1, delivery_mode=2)
-    found = set()
+    found: set[str] = set()
     while found != {"Basic.Ack", "Basic.Deliver"}:
         frame = raw_channel.receive()
         if hasattr(frame, "method"):

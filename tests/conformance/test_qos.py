@@ -6,12 +6,12 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.conformance.conftest import Connect
 from tests.support.brokers import Broker
-from tests.support.pika_client import Inbox, connection_closed, settle
+from tests.support.pika_client import Inbox, connection_closed, publish, settle
 
 
 def _fill(channel: BlockingChannel, queue: str, count: int) -> None:
-    for number in range(count):
-        channel.basic_publish("", queue, str(number).encode())
+    """Put messages named by their numbers into the queue, and wait until it has sent what it may send of them."""
+    publish(channel, queue, *(b"%d" % number for number in range(count)))
     settle(channel, queue)
 
 
@@ -29,14 +29,15 @@ def test_each_acknowledgement_lets_one_more_through(channel: BlockingChannel, qu
     inbox = Inbox(channel, queue)
     _fill(channel, queue, 6)
     channel.basic_ack(1)
+    inbox.wait_for(3)
     settle(channel, queue)
     assert inbox.bodies == [b"0", b"1", b"2"]
     channel.basic_ack(3, multiple=True)
+    inbox.wait_for(5)
     settle(channel, queue)
     assert inbox.bodies == [b"0", b"1", b"2", b"3", b"4"]
     channel.basic_reject(4, requeue=False)
-    settle(channel, queue)
-    assert inbox.bodies[-1] == b"5"
+    assert inbox.wait_for(6)[-1].body == b"5"
 
 
 def test_prefetch_count_zero_is_no_limit(channel: BlockingChannel, queue: str) -> None:

@@ -10,7 +10,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.conformance.conftest import Connect
 from tests.support.brokers import Broker
-from tests.support.pika_client import Inbox, channel_closed, get_when_there, settle
+from tests.support.pika_client import Inbox, channel_closed, get_when_there, publish, settle
 from tests.support.raw_client import RawClient
 from tests.support.waiting import wait_until
 
@@ -41,17 +41,17 @@ def test_declare_ok_names_the_queue_and_counts(channel: BlockingChannel, name: s
     """queue.declare-ok tells the name, the messages that are ready and the consumers (1.7.2.2)."""
     declared = channel.queue_declare(name, exclusive=True).method
     assert (declared.queue, declared.message_count, declared.consumer_count) == (name, 0, 0)
-    for _ in range(3):
-        channel.basic_publish("", name, b"")
-    channel.basic_get(name)
-    Inbox(channel.connection.channel(), name, auto_ack=False)
-    assert channel.queue_declare(name, exclusive=True).method.consumer_count == 1
+    publish(channel, name, b"1", b"2")
+    channel.basic_qos(prefetch_count=1)
+    Inbox(channel, name)
+    settle(channel, name)
+    declared = channel.queue_declare(name, exclusive=True).method
+    assert (declared.queue, declared.message_count, declared.consumer_count) == (name, 1, 1)
 
 
 def test_messages_not_yet_acknowledged_are_not_counted(channel: BlockingChannel, queue: str) -> None:
     """message-count is of the messages that are ready (1.7.2.2.2)."""
-    for _ in range(3):
-        channel.basic_publish("", queue, b"")
+    publish(channel, queue, b"1", b"2", b"3")
     channel.basic_get(queue)
     assert channel.queue_declare(queue, passive=True).method.message_count == 2
 
@@ -367,8 +367,7 @@ def test_higher_priorities_are_delivered_first(channel: BlockingChannel, name: s
     """A queue with x-max-priority gives the highest first, equals in order; without a priority is 0 (broker.md 1.9)."""
     channel.queue_declare(name, exclusive=True, arguments={"x-max-priority": 5})
     for body, priority in ((b"a0", None), (b"b2", 2), (b"c5", 5), (b"d2", 2), (b"e9", 9), (b"f0", 0)):
-        channel.basic_publish("", name, body, spec.BasicProperties(priority=priority))
-    settle(channel, name)
+        publish(channel, name, body, priority=priority)
     received = [get_when_there(channel, name) for _ in range(6)]
     assert [message.body for message in received] == [b"c5", b"e9", b"b2", b"d2", b"a0", b"f0"]
     assert received[1].properties.priority == 9
@@ -377,5 +376,5 @@ def test_higher_priorities_are_delivered_first(channel: BlockingChannel, name: s
 def test_without_x_max_priority_order_is_order_of_arrival(channel: BlockingChannel, queue: str) -> None:
     """A queue that has no priorities keeps its order whatever the messages say (broker.md 1.9)."""
     for body, priority in ((b"low", 0), (b"high", 9)):
-        channel.basic_publish("", queue, body, spec.BasicProperties(priority=priority))
+        publish(channel, queue, body, priority=priority)
     assert [get_when_there(channel, queue).body for _ in range(2)] == [b"low", b"high"]

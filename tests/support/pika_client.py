@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from tests.support.waiting import wait_until
 
-__all__ = ["Inbox", "Received", "channel_closed", "connection_closed", "get_when_there", "open_connection", "settle"]
+__all__ = ["Inbox", "Received", "channel_closed", "connection_closed", "get_when_there", "open_connection", "publish", "settle"]
 
 
 class Received(NamedTuple):
@@ -84,11 +84,11 @@ class Inbox:
         return self.messages
 
 
-def get_when_there(channel: BlockingChannel, queue: str, *, timeout_s: float = 10.0) -> Received:
-    """Get one message, acknowledged, as soon as the queue has one."""
+def get_when_there(channel: BlockingChannel, queue: str, *, auto_ack: bool = True, timeout_s: float = 10.0) -> Received:
+    """Get one message as soon as the queue has one."""
 
     def attempt() -> Received | None:
-        method, properties, body = channel.basic_get(queue, auto_ack=True)
+        method, properties, body = channel.basic_get(queue, auto_ack=auto_ack)
         return None if method is None else Received(method, properties, body)
 
     message = wait_until(attempt, timeout_s, f"a message in {queue}")
@@ -96,12 +96,25 @@ def get_when_there(channel: BlockingChannel, queue: str, *, timeout_s: float = 1
     return message
 
 
-def settle(channel: BlockingChannel, queue: str) -> int:
-    """Return once everything the broker had to deliver from a queue to this channel has arrived; return its ready count.
+def publish(channel: BlockingChannel, queue: str, *bodies: bytes, **properties: Any) -> None:
+    """Put messages into a queue, and return when they are there: confirmed, on a channel of their own.
 
-    The first passive declare reaches the queue after all that was sent before it; its reply overtakes nothing the queue had
-    sent to the channel. The second one makes the channel write what it was sent meanwhile. So "nothing more comes" needs no
-    waiting.
+    ``properties`` are those of a message, the same for all.
+
+    """
+    publishing = channel.connection.channel()
+    publishing.confirm_delivery()
+    for body in bodies:
+        publishing.basic_publish("", queue, body, spec.BasicProperties(**properties))
+    publishing.close()
+
+
+def settle(channel: BlockingChannel, queue: str) -> int:
+    """Return once all that a queue has sent to this channel has arrived; return how many messages are ready.
+
+    After :func:`publish`, or after a delivery that an acknowledgement made possible, the queue has sent all it may: a round
+    trip through the channel is then enough to know that nothing more comes, without waiting. (It is not enough after a publish
+    without a confirm: RabbitMQ's queues answer a passive declare before they look at the messages that wait for them.)
 
     """
     ready = 0

@@ -150,8 +150,7 @@ class RawClient:
             spec.Connection.StartOk(
                 client_properties={"product": "tests", "capabilities": capabilities},
                 mechanism=mechanism,
-                # pika types this long string as text, and encodes bytes as they are.
-                response=response,  # type: ignore[arg-type]
+                response=response,
             ),
         )
 

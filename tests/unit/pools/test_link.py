@@ -26,7 +26,7 @@ class Supervisor:
 
     def hand(self, *numbers: int) -> None:
         """Send jobs of these numbers in one batch."""
-        self.socket.sendall(frame(msgspec.msgpack.encode([Job(number, False, b"", b"", b"") for number in numbers])))
+        self.socket.sendall(frame(msgspec.msgpack.encode([Job(number, "q", False, b"", b"", b"") for number in numbers])))
 
     def batch(self) -> list[object]:
         """Receive one batch of answers."""
@@ -97,7 +97,7 @@ def test_recall_survives_half_a_frame(supervisor: Supervisor) -> None:
     link = supervisor.link
     supervisor.hand(1)
     assert number(link.next_job()) == 1
-    whole = frame(msgspec.msgpack.encode([Job(2, False, b"", b"", b"x" * 100)]))
+    whole = frame(msgspec.msgpack.encode([Job(2, "q", False, b"", b"", b"x" * 100)]))
     supervisor.socket.sendall(whole[:50])
     assert link.recall() == []
     supervisor.socket.sendall(whole[50:])

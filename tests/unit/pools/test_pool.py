@@ -60,7 +60,7 @@ class Heard:
 
 def job(number: int, body: str) -> Job:
     """Make a job for the child program."""
-    return Job(number, False, b"", b"", body.encode())
+    return Job(number, "q", False, b"", b"", body.encode())
 
 
 def command(mode: str) -> Callable[[Handles], Sequence[str]]:

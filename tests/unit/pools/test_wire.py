@@ -31,8 +31,8 @@ def test_an_absurd_length_is_refused() -> None:
 
 
 def test_a_job_is_an_array_on_the_wire() -> None:
-    """A job travels as [number, redelivered, route, header, body] and comes back equal."""
-    job = Job(7, True, b"\x00\x01q", b"header", b"body")
+    """A job travels as [number, queue, redelivered, route, header, body] and comes back equal."""
+    job = Job(7, "q", True, b"\x00\x01q", b"header", b"body")
     encoded = msgspec.msgpack.encode([job])
-    assert msgspec.msgpack.decode(encoded) == [[7, True, b"\x00\x01q", b"header", b"body"]]
+    assert msgspec.msgpack.decode(encoded) == [[7, "q", True, b"\x00\x01q", b"header", b"body"]]
     assert msgspec.msgpack.decode(encoded, type=list[Job]) == [job]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from leveret.app.executed import ExecutedTask
 from leveret.pools.process import Exit
 from leveret.pools.wire import Job
 from leveret.tasks.outcomes import Succeeded
 from leveret.worker.attempt import Attempt
 from leveret.worker.dispatch import Dispatcher
 from leveret.worker.pace import AHEAD_COUNT_MAX
-from leveret.worker.report import Report
 from tests.unit.worker.attempts import attempt
 
 
@@ -36,22 +36,27 @@ class Heard:
     def __init__(self) -> None:
         self.reported: list[int] = []
         self.crashed: list[tuple[int, int]] = []
+        self.unwanted: list[int] = []
 
     def attempts_handed(self, attempts: list[Attempt]) -> None:
         """Nothing to note."""
 
-    def attempts_reported(self, reports: list[tuple[Attempt, Report]]) -> None:
+    def attempts_reported(self, reports: list[tuple[Attempt, ExecutedTask]]) -> None:
         """Note the numbers."""
         self.reported += [each.number for each, _ in reports]
+
+    def attempts_unwanted(self, attempts: list[Attempt]) -> None:
+        """Note the numbers."""
+        self.unwanted += [each.number for each in attempts]
 
     def attempt_crashed(self, attempt: Attempt, exit_: Exit) -> None:
         """Note the number and the exit."""
         self.crashed.append((attempt.number, exit_.returncode))
 
 
-def report(runtime_s: float = 1.0) -> Report:
-    """Make the report of a success."""
-    return Report(Succeeded(), "t", "id", runtime_s)
+def executed(runtime_s: float = 1.0) -> ExecutedTask:
+    """Make a success."""
+    return ExecutedTask(Succeeded(), "id", "t", runtime_s)
 
 
 async def start(children: int, *, short_tasks: bool = False) -> tuple[Dispatcher, Heard, list[Child]]:
@@ -80,9 +85,9 @@ async def test_a_free_child_has_one_attempt() -> None:
         dispatcher.add(attempt(number, priority=priority))
     await turn()
     assert (one.handed, two.handed) == ([4], [1])
-    dispatcher.child_answered(two, [(1, report())])
+    dispatcher.child_answered(two, [(1, executed())])
     assert (two.handed, heard.reported) == ([1, 2], [1])
-    dispatcher.child_answered(one, [(4, report())])
+    dispatcher.child_answered(one, [(4, executed())])
     assert (one.handed, heard.reported) == ([4, 3], [1, 4])
     assert dispatcher.held == 2
 
@@ -115,7 +120,7 @@ async def test_what_waits_in_a_silent_child_is_recalled() -> None:
     await turn()
     assert other.handed == [2]
     assert dispatcher.waiting == 1
-    dispatcher.child_answered(one, [(0, report()), (1, report())])
+    dispatcher.child_answered(one, [(0, executed()), (1, executed())])
     assert one.handed == [0, 1, 2, 3, 3]
     assert heard.reported == [0, 1]
 
@@ -147,24 +152,51 @@ async def test_a_death_between_attempts_costs_none() -> None:
     assert (heard.crashed, other.handed) == ([], [1])
 
 
-async def test_draining_hands_out_nothing_and_asks_for_everything() -> None:
-    """On shutdown nothing more is handed out, and what was not started comes back at once."""
-    dispatcher, _, (one,) = await start(1, short_tasks=True)
-    for number in range(3):
+async def test_draining_hands_out_nothing_and_gives_up_everything_unstarted() -> None:
+    """On shutdown nothing more is handed out, what was not started is given up at once, and the end of what runs is heard."""
+    dispatcher, heard, (one,) = await start(1, short_tasks=True)
+    for number in range(1, 4):
         dispatcher.add(attempt(number))
     await turn()
-    dispatcher.add(attempt(3))
+    dispatcher.add(attempt(4))
     dispatcher.drain()
     assert one.recalled.is_set()
-    dispatcher.child_recalled(one, [1, 2])
+    assert heard.unwanted == [4]
+    dispatcher.add(attempt(5))
+    dispatcher.child_recalled(one, [2, 3])
     await turn()
-    assert one.handed == [0, 1, 2]
-    assert [each.number for each in dispatcher.take_waiting(lambda _: True)] == [1, 2, 3]
-    assert dispatcher.held == 1
+    assert (one.handed, heard.unwanted) == ([1, 2, 3], [4, 5, 2, 3])
+    emptied = asyncio.ensure_future(dispatcher.emptied())
+    await turn()
+    assert not emptied.done()
+    dispatcher.child_answered(one, [(1, executed())])
+    await asyncio.wait_for(emptied, 5.0)
+
+
+async def test_what_a_dead_connection_delivered_is_dropped_unless_it_runs() -> None:
+    """Waiting and recalled attempts of a dead generation vanish; the running one is reported; newer ones are run."""
+    dispatcher, heard, (one,) = await start(1, short_tasks=True)
+    for number in range(1, 4):
+        dispatcher.add(attempt(number))
+    await turn()
+    dispatcher.add(attempt(4))
+    early = attempt(5)
+    early.is_settled = True
+    dispatcher.add(early)
+    dispatcher.forget(1)
+    assert one.recalled.is_set()
+    assert dispatcher.waiting == 1
+    dispatcher.child_recalled(one, [2, 3])
+    dispatcher.add(attempt(6, generation=2))
+    dispatcher.child_answered(one, [(1, executed())])
+    assert heard.reported == [1]
+    assert one.handed == [1, 2, 3, 5]
+    dispatcher.child_answered(one, [(5, executed())])
+    assert one.handed == [1, 2, 3, 5, 6]
 
 
 async def test_a_job_number_nobody_handed_out_changes_nothing() -> None:
     """An answer to an attempt the child does not have is not an answer."""
     dispatcher, heard, (one,) = await start(1)
-    dispatcher.child_answered(one, [(99, report())])
+    dispatcher.child_answered(one, [(99, executed())])
     assert heard.reported == []
