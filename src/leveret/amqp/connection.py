@@ -429,7 +429,14 @@ class Connection:
             raise ChannelError(
                 f"unexpected method in connection state {self.state.value}", class_id=class_id, method_id=method_id
             )
-        method = method_type.decode(payload, 4)
+        try:
+            method = method_type.decode(payload, 4)
+        except ReplyError as error:
+            if method_type is not connection.StartOk:
+                raise
+            # The usual text quotes the bytes, and there is a password in these.
+            class_id, method_id = method_type.INDEX
+            raise type(error)(f"cannot decode {method_type.NAME}", class_id=class_id, method_id=method_id) from None
         self.state = next_state
         if isinstance(method, connection.Close):
             self._take_close(method)

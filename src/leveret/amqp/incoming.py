@@ -44,7 +44,8 @@ def parse_deliver(number: int, payload: bytes) -> DeliverEvent:
     try:
         consumer_tag = payload[5:tag_at].decode()
     except UnicodeDecodeError as error:
-        raise malformed(basic.Deliver, payload, 4, FrameError("Malformed UTF-8 in shortstr")) from error
+        class_id, method_id = basic.Deliver.INDEX
+        raise FrameError("Malformed UTF-8 in shortstr", class_id=class_id, method_id=method_id) from error
     tag, bits = _TAG_AND_BITS.unpack_from(payload, tag_at)
     return (DELIVER, number, consumer_tag, tag, bits & 1 == 1, payload[tag_at + _TAG_AND_BITS.size :], b"", b"")
 

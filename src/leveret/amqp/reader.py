@@ -103,14 +103,14 @@ class Reader:
                 self._keep(data, position, 8)
                 break
             if size > payload_max:
-                self._lose_step(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{payload_max - FRAME_OVERHEAD}}}")
+                self._lose_step(f"{{frame_too_large,{size},{payload_max - FRAME_OVERHEAD}}}", kind, data[position:])
                 break
             stop = position + size + 8
             if stop > end:
                 self._keep(data, position, size + 8)
                 break
             if data[stop - 1] != 0xCE:
-                self._lose_step(f"type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{data[stop - 1]}}}")
+                self._lose_step(f"{{invalid_frame_end_marker,{data[stop - 1]}}}", kind, data[position:])
                 break
 
             if kind == 1:
@@ -208,13 +208,15 @@ class Reader:
         self._pieces_size = len(data) - position
         self._needed = needed
 
-    def _lose_step(self, text: str) -> None:
+    def _lose_step(self, reason: str, kind: int, rest: bytes) -> None:
         """Stop reading frames: where the next one begins is unknown."""
         self._in_step = False
-        self._fail(FrameError(text))
+        self._fail(FrameError(f"type {kind}, all octets = <<>>: {reason}"))
+        self._look_for_close_ok(rest)
 
     def _look_for_close_ok(self, data: bytes) -> None:
         # A peer that answers our connection.close sends close-ok last, whatever comes before it.
-        self._tail = (self._tail + data)[-len(_CLOSE_OK_FRAME) :]
-        if self._tail == _CLOSE_OK_FRAME:
+        seen = self._tail + data
+        if _CLOSE_OK_FRAME in seen:
             self._take_frame(FRAME_METHOD, 0, _CLOSE_OK)
+        self._tail = seen[1 - len(_CLOSE_OK_FRAME) :]
