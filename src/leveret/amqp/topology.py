@@ -44,9 +44,7 @@ _MAX_PRIORITY: Final = "x-max-priority"
 def _check_name(name: str, what: str) -> None:
     size_bytes = len(name.encode())
     if size_bytes > SHORTSTR_SIZE_MAX:
-        raise ConfigurationError(
-            f"{what} {name[:40]!r}… has {size_bytes} bytes; AMQP 0-9-1 takes {SHORTSTR_SIZE_MAX}"
-        )
+        raise ConfigurationError(f"{what} {name[:40]!r}… has {size_bytes} bytes; AMQP 0-9-1 takes {SHORTSTR_SIZE_MAX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +70,7 @@ class Exchange:
                 f"exchange {self.name!r} has the type {self.type!r}; known are {known}, and those beginning x-"
             )
         if not self.name and self.type != "direct":
-            raise ConfigurationError(
-                f"an exchange of type {self.type!r} needs a name; the one without is the default exchange"
-            )
+            raise ConfigurationError(f"an exchange of type {self.type!r} needs a name; the one without is the default exchange")
         object.__setattr__(self, "arguments", dict(self.arguments))
 
     @property
@@ -102,9 +98,7 @@ class Binding:
     def __post_init__(self) -> None:
         _check_name(self.routing_key, "the routing key")
         if self.exchange.is_default:
-            raise ConfigurationError(
-                f"nothing can be bound to the default exchange (routing key {self.routing_key!r})"
-            )
+            raise ConfigurationError(f"nothing can be bound to the default exchange (routing key {self.routing_key!r})")
         object.__setattr__(self, "arguments", dict(self.arguments))
 
 
@@ -149,16 +143,10 @@ class Queue:
     ) -> None:
         """Take kombu's notation: the exchange may be its name, and None is the default exchange."""
         if not name:
-            raise ConfigurationError(
-                "a queue needs a name, so that producers and workers mean the same one"
-            )
+            raise ConfigurationError("a queue needs a name, so that producers and workers mean the same one")
         _check_name(name, "the queue name")
         _check_name(routing_key, "the routing key")
-        exchange = (
-            Exchange(exchange)
-            if isinstance(exchange, str)
-            else exchange or DEFAULT_EXCHANGE
-        )
+        exchange = Exchange(exchange) if isinstance(exchange, str) else exchange or DEFAULT_EXCHANGE
         if exchange.is_default:
             if routing_key not in ("", name):
                 raise ConfigurationError(
@@ -192,28 +180,18 @@ class Queue:
         )
 
 
-def _settle_max_priority(
-    name: str, arguments: dict[str, FieldValue], max_priority: int | None
-) -> int | None:
+def _settle_max_priority(name: str, arguments: dict[str, FieldValue], max_priority: int | None) -> int | None:
     """Write the highest priority into ``arguments`` and return it; None when the queue has no priorities."""
     given = arguments.get(_MAX_PRIORITY, max_priority)
     if given is None:
         return None
     if max_priority is not None and given != max_priority:
-        raise ConfigurationError(
-            f"queue {name!r} has max_priority={max_priority} and {_MAX_PRIORITY}={given!r}; give one"
-        )
-    if (
-        not isinstance(given, int)
-        or isinstance(given, bool)
-        or not 1 <= given <= PRIORITY_MAX
-    ):
+        raise ConfigurationError(f"queue {name!r} has max_priority={max_priority} and {_MAX_PRIORITY}={given!r}; give one")
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= PRIORITY_MAX:
         raise ConfigurationError(
             f"queue {name!r} has {_MAX_PRIORITY}={given!r}; it takes a whole number from 1 to {PRIORITY_MAX}"
         )
     if arguments.get("x-queue-type") == "quorum":
-        raise ConfigurationError(
-            f"queue {name!r} is a quorum queue, which takes no {_MAX_PRIORITY}; use one queue per priority"
-        )
+        raise ConfigurationError(f"queue {name!r} is a quorum queue, which takes no {_MAX_PRIORITY}; use one queue per priority")
     arguments[_MAX_PRIORITY] = given
     return given
