@@ -20,13 +20,16 @@
     ├── StorageError                the broker's or the results' files cannot be used
     │   ├── DataFolderInUse         another broker is running on that folder
     │   └── StorageCorrupt          what is on disk is not what was written
+    ├── WorkerFailed                a worker that cannot go on
     ├── TaskError
     │   ├── ArgumentsError          the arguments do not fit the task's signature (also a TypeError)
     │   ├── EncodingError           a value that has no JSON form
     │   ├── MessageError            a message that is not a task message
     │   ├── NotRegistered           no task of that name in this app
     │   ├── DuplicateTask           two tasks of one name
-    │   ├── TaskFailed              a task's exception whose class cannot be imported here
+    │   ├── RetriesExhausted        the task asked for more retries than its policy allows
+    │   ├── TaskRevoked             the task will not be run: it expired, or was revoked
+    │   ├── TaskFailed              a task's exception whose class is not known here
     │   ├── WorkerLost              the process that ran the task died
     │   ├── TimeLimitExceeded       the hard time limit
     │   └── SoftTimeLimitExceeded   the soft time limit
@@ -78,15 +81,18 @@ __all__ = [
     "ResourceError",
     "ResourceLocked",
     "ResultTimeout",
+    "RetriesExhausted",
     "SoftTimeLimitExceeded",
     "StorageCorrupt",
     "StorageError",
     "TaskError",
     "TaskFailed",
+    "TaskRevoked",
     "TaskSignal",
     "TimeLimitExceeded",
     "UnexpectedFrame",
     "Unroutable",
+    "WorkerFailed",
     "WorkerLost",
     "reply_error",
 ]
@@ -101,7 +107,14 @@ class ConfigurationError(LeveretError):
 
 
 class AppError(ConfigurationError):
-    """The value of ``--app`` names no usable App: no such module, no App in it, or it failed to import."""
+    """The value of ``--app`` names no usable App: no such module, no App in it, or it failed to import.
+
+    ``traceback`` is that of the user's own code as it was imported, else empty.
+    """
+
+    def __init__(self, message: str, *, traceback: str = "") -> None:
+        self.traceback = traceback
+        super().__init__(message)
 
 
 # ---------------------------------------------------------------------------------------------- AMQP
@@ -317,6 +330,9 @@ class BrokerUnavailable(LeveretError):
 class PublishError(LeveretError):
     """The broker has not taken responsibility for a message."""
 
+    confirmed: int = 0
+    """How many messages of the same batch it has taken."""
+
 
 class Unroutable(PublishError):
     """No queue is bound for the message: it was returned (basic.return, 312)."""
@@ -346,6 +362,10 @@ class StorageCorrupt(StorageError):
     """What is on disk is not what was written."""
 
 
+class WorkerFailed(LeveretError):
+    """A worker cannot go on: no child process of it can start, or something in it went wrong that nobody foresaw."""
+
+
 # --------------------------------------------------------------------------------------------- tasks
 
 
@@ -373,8 +393,22 @@ class DuplicateTask(TaskError):
     """Two tasks of one name in one app."""
 
 
+class RetriesExhausted(TaskError):
+    """The task asked to be run again more often than its retry policy allows."""
+
+
+class TaskRevoked(TaskError):
+    """The task was not started and never will be: it came after its expiry, or was revoked."""
+
+
 class TaskFailed(TaskError):
-    """A task raised an exception whose class cannot be imported here; carries its name, arguments and traceback."""
+    """A task raised an exception whose class is not known here; carries its name, message and traceback."""
+
+    def __init__(self, exc_type: str, exc_message: str, traceback: str | None = None) -> None:
+        self.exc_type = exc_type
+        self.exc_message = exc_message
+        self.traceback = traceback
+        super().__init__(f"{exc_type}: {exc_message}" if exc_message else exc_type)
 
 
 class WorkerLost(TaskError):

@@ -53,8 +53,8 @@ class Link:
             try:
                 return pending.popleft()
             except IndexError:
-                self.flush()
                 self.mark.write(0)
+                self.flush()
                 if not self._receive():
                     return None
 

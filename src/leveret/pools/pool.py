@@ -70,6 +70,7 @@ class _Place:
     ready_at_s: float | None = None
     said: bytes | None = None
     restart: asyncio.TimerHandle | None = None
+    is_surplus: bool = False
 
 
 class Pool(Generic[Report]):
@@ -103,6 +104,18 @@ class Pool(Generic[Report]):
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for place in self._places:
             self._start(place)
+
+    def resize(self, size: int) -> None:
+        """Start children, or let some leave once they have finished what they have, until there are ``size``."""
+        for place in self._places[size:]:
+            place.is_surplus = True
+            self._cancel_restart(place)
+        for child in [child for child, place in self._children.items() if place.is_surplus]:
+            child.leave()
+        del self._places[size:]
+        for _ in range(size - len(self._places)):
+            self._places.append(_Place())
+            self._start(self._places[-1])
 
     async def stop(self, timeout_s: float) -> None:
         """Let the children finish what they have and leave; kill those that are still there after ``timeout_s``."""
@@ -152,7 +165,7 @@ class Pool(Generic[Report]):
             self._not_started(place, StartProblem(place.said, exit_))
             return
         self._events.child_lost(child, exit_, job_running)
-        if self._stopping:
+        if self._stopping or place.is_surplus:
             return
         if job_running == 0 and self._loop.time() - ready_at_s < _SETTLED_AFTER_S:
             self._not_started(place, StartProblem(None, exit_))
@@ -173,7 +186,7 @@ class Pool(Generic[Report]):
         self._empty.clear()
 
     def _not_started(self, place: _Place, problem: StartProblem) -> None:
-        if self._stopping:
+        if self._stopping or place.is_surplus:
             return
         place.attempts_failed += 1
         if self._is_hopeless():
@@ -191,9 +204,12 @@ class Pool(Generic[Report]):
     def _end_restarts(self) -> None:
         self._stopping = True
         for place in self._places:
-            if place.restart is not None:
-                place.restart.cancel()
-                place.restart = None
+            self._cancel_restart(place)
+
+    def _cancel_restart(self, place: _Place) -> None:
+        if place.restart is not None:
+            place.restart.cancel()
+            place.restart = None
 
     def _reap(self) -> None:
         for child in list(self._children):

@@ -36,6 +36,7 @@ class Job(msgspec.Struct, array_like=True, gc=False):
     """One message to run, as it came from the broker; ``number`` is the supervisor's own and never used twice."""
 
     number: int
+    queue: str
     redelivered: bool
     route: bytes
     header: bytes

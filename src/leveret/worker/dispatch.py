@@ -7,15 +7,14 @@ A child holds one attempt, or a few more while tasks are short (``leveret.worker
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from leveret.app.executed import ExecutedTask
 from leveret.pools.process import Exit
 from leveret.pools.wire import Job
 from leveret.worker.attempt import Attempt
 from leveret.worker.buffer import LocalBuffer
 from leveret.worker.pace import LONG_S, Pace, ahead_count
-from leveret.worker.report import Report
 
 __all__ = ["RECALL_AFTER_S", "Child", "DispatchEvents", "Dispatcher"]
 
@@ -41,8 +40,12 @@ class DispatchEvents(Protocol):
         """Hear that these are a child's now: the moment for early acknowledgement."""
         ...
 
-    def attempts_reported(self, reports: list[tuple[Attempt, Report]]) -> None:
+    def attempts_reported(self, reports: list[tuple[Attempt, ExecutedTask]]) -> None:
         """Hear how these ended."""
+        ...
+
+    def attempts_unwanted(self, attempts: list[Attempt]) -> None:
+        """Hear, while draining, of attempts that were not started and will not be."""
         ...
 
     def attempt_crashed(self, attempt: Attempt, exit_: Exit) -> None:
@@ -72,6 +75,8 @@ class Dispatcher:
         self._crews: dict[Child, _Crew] = {}
         self._is_scheduled = False
         self._is_draining = False
+        self._generation_dead = 0
+        self._idle = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -84,71 +89,94 @@ class Dispatcher:
         """The number of attempts the children have."""
         return sum(len(crew.attempts) for crew in self._crews.values())
 
-    def attempts_held(self) -> list[Attempt]:
-        """Return the attempts the children have, running or not."""
-        return [attempt for crew in self._crews.values() for attempt in crew.attempts.values()]
-
     def add(self, attempt: Attempt) -> None:
         """Take a new attempt; it is handed out at the end of this loop turn, together with those that come in it."""
+        if self._is_draining:
+            self._events.attempts_unwanted([attempt])
+            return
         self._buffer.add(attempt)
         if not self._is_scheduled:
             self._schedule()
 
-    def put_back(self, attempts: Iterable[Attempt]) -> None:
-        """Take attempts that were here before, at their old places."""
-        self._buffer.put_back(attempts)
-        self._schedule()
+    def forget(self, generation: int) -> None:
+        """Drop what was not started of a generation that is dead: the broker delivers it again.
 
-    def take_waiting(self, condition: Callable[[Attempt], bool]) -> list[Attempt]:
-        """Take out the waiting attempts that meet a condition."""
-        return self._buffer.take_where(condition)
-
-    def recall(self) -> None:
-        """Ask every child for what it has not started; it comes back into the buffer."""
-        for child, crew in self._crews.items():
-            self._recall(child, crew)
+        What was acknowledged early stays; nobody else will run it.
+        """
+        self._generation_dead = generation
+        self._put_back(self._buffer.take(len(self._buffer)))
+        self._recall_all()
 
     def drain(self) -> None:
         """Hand out nothing any more, and ask for everything that was not started."""
         self._is_draining = True
-        self.recall()
+        self._put_back(self._buffer.take(len(self._buffer)))
+        self._recall_all()
         self._arm_watch()
+        self._note_idle()
+
+    async def emptied(self) -> None:
+        """Wait, while draining, until no child has anything any more."""
+        await self._idle.wait()
 
     def child_ready(self, child: Child) -> None:
         """Count on a child."""
         self._crews[child] = _Crew(self._loop.time())
         self._schedule()
 
-    def child_answered(self, child: Child, answers: list[tuple[int, Report]]) -> None:
+    def child_answered(self, child: Child, answers: list[tuple[int, ExecutedTask]]) -> None:
         """Pass on what is done and refill the child."""
         crew = self._crews[child]
         crew.heard_s = self._loop.time()
         attempts = crew.attempts
         observe = self.pace.observe
-        reports: list[tuple[Attempt, Report]] = []
-        for number, report in answers:
+        reports: list[tuple[Attempt, ExecutedTask]] = []
+        for number, executed in answers:
             attempt = attempts.pop(number, None)
             if attempt is not None:  # else the child makes numbers up; nothing of ours depends on it
-                reports.append((attempt, report))
-                observe(report.runtime_s)
+                reports.append((attempt, executed))
+                observe(executed.runtime_s)
         self._dispatch()  # first: the child waits for it
         self._events.attempts_reported(reports)
+        if self._is_draining:
+            self._note_idle()
 
     def child_recalled(self, child: Child, numbers: list[int]) -> None:
         """Put what a child gave back into the buffer."""
         crew = self._crews[child]
         crew.is_recalling = False
-        self.put_back(attempt for number in numbers if (attempt := crew.attempts.pop(number, None)) is not None)
+        self._put_back([attempt for number in numbers if (attempt := crew.attempts.pop(number, None)) is not None])
 
     def child_lost(self, child: Child, exit_: Exit, job_running: int) -> None:
-        """Report the attempt that was running as crashed, and put the others back: they were not started."""
+        """ExecutedTask the attempt that was running as crashed, and put the others back: they were not started."""
         crew = self._crews.pop(child, None)
         if crew is None:
             return
         crashed = crew.attempts.pop(job_running, None)
-        self.put_back(crew.attempts.values())
+        self._put_back(list(crew.attempts.values()))
         if crashed is not None:
             self._events.attempt_crashed(crashed, exit_)
+        if self._is_draining:
+            self._note_idle()
+
+    def _put_back(self, attempts: list[Attempt]) -> None:
+        """Take attempts that were not started to their old places, or drop them, or give them up."""
+        alive = [each for each in attempts if each.generation > self._generation_dead or each.is_settled]
+        if not alive:
+            return
+        if self._is_draining:
+            self._events.attempts_unwanted(alive)
+            return
+        self._buffer.put_back(alive)
+        self._schedule()
+
+    def _note_idle(self) -> None:
+        if not self.held:
+            self._idle.set()
+
+    def _recall_all(self) -> None:
+        for child, crew in self._crews.items():
+            self._recall(child, crew)
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -187,7 +215,7 @@ class Dispatcher:
         jobs: list[Job] = []
         for attempt in attempts:
             held[attempt.number] = attempt
-            jobs.append(Job(attempt.number, attempt.redelivered, attempt.route, attempt.header, attempt.body))
+            jobs.append(Job(attempt.number, attempt.queue, attempt.redelivered, attempt.route, attempt.header, attempt.body))
         child.hand(jobs)
         self._events.attempts_handed(attempts)
 

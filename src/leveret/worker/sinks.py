@@ -1,0 +1,109 @@
+"""Where results go: to a store through one thread that commits in groups, or back to the producer as messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from leveret.amqp.properties import BasicProperties, encode_header
+from leveret.app.executed import ExecutedTask
+from leveret.client.asynchronous import AsyncChannel
+from leveret.results.base import ResultWriter
+
+__all__ = ["ReplySink", "ResultSink", "StoreSink"]
+
+
+class ResultSink(Protocol):
+    """Takes the results of attempts."""
+
+    async def put(self, tasks: Sequence[ExecutedTask]) -> None:
+        """Store the results of these; when it returns they are safe."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+class StoreSink:
+    """Writes to a result store: what comes while one group is being committed goes into the next."""
+
+    def __init__(self, writer: ResultWriter) -> None:
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leveret-results")
+        self._waiting: list[bytes] = []
+        self._next: asyncio.Future[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
+
+    async def put(self, tasks: Sequence[ExecutedTask]) -> None:
+        """Add to the next group and wait until it is committed."""
+        if self._next is None:
+            self._next = self._loop.create_future()
+        self._waiting += [task.meta for task in tasks if task.meta is not None]
+        group = self._next
+        if self._committing is None:
+            self._committing = self._loop.create_task(self._commit())
+        await asyncio.shield(group)
+
+    async def close(self) -> None:
+        """Commit what waits and close the store."""
+        if self._committing is not None:
+            await self._committing
+        await self._loop.run_in_executor(self._thread, self._writer.close)
+        self._thread.shutdown()
+
+    async def _commit(self) -> None:
+        while self._next is not None:
+            group, metas = self._next, self._waiting
+            self._next, self._waiting = None, []
+            try:
+                await self._loop.run_in_executor(self._thread, self._writer.store, metas)
+            except Exception as error:  # whatever a store raises belongs to those who wait for the group
+                group.set_exception(error)
+            else:
+                group.set_result(None)
+        self._committing = None
+
+
+class ReplySink:
+    """Publishes results to the queues that producers named in ``reply_to``, as Celery's rpc backend does.
+
+    Transient, not mandatory: a producer that has gone needs no result. Confirmed all the same, so that a result is not
+    forgotten when the connection breaks before the broker has it.
+    """
+
+    def __init__(self, channel: Callable[[], Awaitable[AsyncChannel]]) -> None:
+        """Take where to get the open channel, once there is one."""
+        self._channel = channel
+
+    async def put(self, tasks: Sequence[ExecutedTask]) -> None:
+        """Publish, and wait for the confirms."""
+        channel = await self._channel()
+        confirms = [
+            channel.publish("", task.reply_to, _reply_header(task, task.meta), task.meta)
+            for task in tasks
+            if task.meta is not None and task.reply_to
+        ]
+        if len(confirms) == 1:
+            await confirms[0]
+        else:
+            await asyncio.gather(*confirms)
+
+    async def close(self) -> None:
+        """Do nothing: the channel is the connection's."""
+
+
+def _reply_header(task: ExecutedTask, meta: bytes) -> bytes:
+    return encode_header(
+        len(meta),
+        BasicProperties(
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=1,
+            priority=0,
+            correlation_id=task.correlation_id,
+        ),
+    )
