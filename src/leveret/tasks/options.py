@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from leveret.errors import ConfigurationError
@@ -31,6 +31,14 @@ class TaskOptions:
     reject_on_worker_lost: bool | None = None
     ignore_result: bool | None = None
     retry: RetryPolicy = NO_RETRY
+    has_own_delay: bool = False
+    """The policy's delay was asked for; otherwise ``task_default_retry_delay`` is."""
+
+    def policy(self, *, default_delay_s: float) -> RetryPolicy:
+        """Return the retry policy, with the app's delay where the task has none of its own."""
+        if self.has_own_delay:
+            return self.retry
+        return replace(self.retry, backoff_s=default_delay_s, delay_max_s=max(default_delay_s, self.retry.delay_max_s))
 
     def __post_init__(self) -> None:
         """Check what types alone do not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,15 +71,11 @@ class RetryPolicy:
         return delay_s * chance if self.jitter else delay_s
 
 
-NO_RETRY: Final = RetryPolicy(max=CELERY_MAX, on=(), backoff_s=CELERY_RETRY_DELAY_S, backoff_factor=1.0, jitter=False)
-"""What a task has that asked for nothing: no retries by themselves, and Celery's three after 180 s for ``self.retry()``."""
-
-
 def celery_policy(
     *,
     max_retries: int | None,
-    autoretry_for: Iterable[type[BaseException]],
-    dont_autoretry_for: Iterable[type[BaseException]],
+    autoretry_for: tuple[type[BaseException], ...],
+    dont_autoretry_for: tuple[type[BaseException], ...],
     retry_backoff: bool | float,
     retry_backoff_max: float,
     retry_jitter: bool,
@@ -91,7 +86,7 @@ def celery_policy(
     ``retry_backoff`` True counts from one second, a number from that many; False waits ``default_retry_delay_s`` each time,
     without jitter.
     """
-    on, never_on = tuple(autoretry_for), tuple(dont_autoretry_for)
+    on, never_on = autoretry_for, dont_autoretry_for
     if not retry_backoff:
         delay_s = default_retry_delay_s
         return RetryPolicy(max_retries, on, never_on, backoff_s=delay_s, backoff_factor=1.0, jitter=False, delay_max_s=delay_s)
@@ -105,8 +100,12 @@ def _is_number(value: object, *, least: int) -> bool:
 
 
 def _exception_classes(field: str, value: object) -> tuple[type[BaseException], ...]:
-    classes = value if isinstance(value, tuple) else (value,)
+    classes = tuple(value) if isinstance(value, list | tuple) else (value,)
     for one in classes:
         if not (isinstance(one, type) and issubclass(one, BaseException)):
             raise ConfigurationError(f"RetryPolicy: {field} must be exception classes, not {one!r}")
     return classes
+
+
+NO_RETRY: Final = RetryPolicy(max=CELERY_MAX, on=(), backoff_s=CELERY_RETRY_DELAY_S, backoff_factor=1.0, jitter=False)
+"""What a task has that asked for nothing: no retries by themselves, and Celery's three after 180 s for ``self.retry()``."""

@@ -11,14 +11,16 @@ __all__ = ["Ignore", "Reject", "Retry"]
 
 
 class Retry(TaskSignal):
-    """Run the task again later. Most tasks raise what ``self.retry(...)`` returns, which checks the limit first.
+    """Run the task again later; a task with its context calls ``self.retry(...)``, which raises it.
 
-    ``delay_s`` None means the delay of the task's retry policy.
+    ``delay_s`` None means the delay of the task's retry policy. ``is_allowed`` says that the number of retries was checked
+    where it was raised; else the policy's limit holds.
     """
 
-    def __init__(self, exc: BaseException | None = None, *, delay_s: float | None = None) -> None:
+    def __init__(self, exc: BaseException | None = None, *, delay_s: float | None = None, is_allowed: bool = False) -> None:
         self.exc = exc
         self.delay_s = delay_s
+        self.is_allowed = is_allowed
         super().__init__("retry" if exc is None else f"retry: {type(exc).__name__}: {exc}")
 
 

@@ -1,0 +1,195 @@
+"""What a task came to, as Celery's result backends write it: one JSON object, read by its producers and ours.
+
+::
+
+    {"status": "SUCCESS", "result": <value>, "traceback": null, "children": [], "date_done": "2026-...", "task_id": "..."}
+    {"status": "FAILURE", "result": {"exc_type", "exc_message": [args...], "exc_module"}, "traceback": "Traceback ...", ...}
+
+and ``group_id`` and ``parent_id``, where the task has them. RETRY, REVOKED and REJECTED look like FAILURE.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from leveret.errors import EncodingError, MessageError, TaskFailed
+from leveret.tasks.message import describe
+from leveret.tasks.serializers import decode_json, encode_json
+from leveret.tasks.states import FINAL_STATES, State
+
+__all__ = ["ResultMeta", "decode_meta", "encode_failure", "encode_success", "rebuild_exception", "task_id_and_state"]
+
+_EXC_ARGS_MAX: Final = 100
+_TRACEBACK_CHARS_MAX: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ResultMeta:
+    """One result, as far as it has been read."""
+
+    task_id: str
+    state: State
+    result: object = None
+    """The value of a success, the description of an exception otherwise."""
+    traceback: str | None = None
+    date_done: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether nothing more comes of the task."""
+        return self.state in FINAL_STATES
+
+
+def encode_success(
+    task_id: str, value: object, *, now_s: float, group_id: str | None = None, parent_id: str | None = None
+) -> bytes:
+    """Encode the result of a task that returned.
+
+    Raises:
+        EncodingError: the value has no JSON form.
+
+    """
+    return encode_json(_meta(task_id, State.SUCCESS, value, None, now_s, group_id, parent_id))
+
+
+def encode_failure(
+    task_id: str,
+    state: State,
+    error: BaseException,
+    *,
+    now_s: float,
+    traceback: str | None = None,
+    group_id: str | None = None,
+    parent_id: str | None = None,
+) -> bytes:
+    """Encode what is not a success: an exception and its traceback as text. Arguments without a JSON form become their repr."""
+    kind = type(error)
+    description = {
+        "exc_type": kind.__qualname__,
+        "exc_message": [_sendable(argument) for argument in error.args[:_EXC_ARGS_MAX]],
+        "exc_module": kind.__module__,
+    }
+    if traceback is not None:
+        traceback = _clean(traceback)
+        if len(traceback) > _TRACEBACK_CHARS_MAX:
+            half = _TRACEBACK_CHARS_MAX // 2
+            traceback = f"{traceback[:half]}\n... {len(traceback) - 2 * half} characters left out ...\n{traceback[-half:]}"
+    return encode_json(_meta(task_id, state, description, traceback, now_s, group_id, parent_id))
+
+
+def decode_meta(data: bytes) -> ResultMeta:
+    """Decode a result, ours or Celery's.
+
+    Raises:
+        MessageError: it is none.
+
+    """
+    match decode_json(data):
+        case {"task_id": str(task_id), "status": str(status), **rest} if status in State.__members__:
+            traceback, date_done = rest.get("traceback"), rest.get("date_done")
+            return ResultMeta(
+                task_id,
+                State(status),
+                rest.get("result"),
+                traceback if isinstance(traceback, str) else None,
+                date_done if isinstance(date_done, str) else None,
+            )
+        case _:
+            raise MessageError(f"not a task's result: {data[:200]!r}")
+
+
+def rebuild_exception(meta: ResultMeta) -> Exception:
+    """Return the exception of a task that did not succeed, ready to be raised, the worker's traceback among its notes.
+
+    Its class is looked for among the modules already loaded: nothing is imported because a message says so. A class that is
+    not there, not an ``Exception``, or does not take the arguments makes it a ``TaskFailed``.
+    """
+    exc_module, exc_type, args = _description(meta.result)
+    error = _rebuild(exc_module, exc_type, args) or TaskFailed(exc_type, _message(args), meta.traceback)
+    error.add_note(f"task {meta.task_id}: {meta.state}" + (f"; in the worker:\n{meta.traceback}" if meta.traceback else ""))
+    return error
+
+
+def _meta(
+    task_id: str, state: State, result: object, traceback: str | None, now_s: float, group_id: str | None, parent_id: str | None
+) -> dict[str, object]:
+    date_done = datetime.fromtimestamp(now_s, UTC).isoformat() if state in FINAL_STATES else None
+    meta: dict[str, object] = {
+        "status": str(state),
+        "result": result,
+        "traceback": traceback,
+        "children": [],
+        "date_done": date_done,
+        "task_id": task_id,
+    }
+    if group_id is not None:
+        meta["group_id"] = group_id
+    if parent_id is not None:
+        meta["parent_id"] = parent_id
+    return meta
+
+
+def task_id_and_state(meta: bytes) -> tuple[str, str]:
+    """Return what a store must know of an encoded result, without decoding the value in it.
+
+    Raises:
+        MessageError: it is none.
+
+    """
+    try:
+        keys = _KEYS.decode(meta)
+    except msgspec.MsgspecError as error:
+        raise MessageError(f"not a task's result: {meta[:200]!r}") from error
+    return keys.task_id, keys.status
+
+
+class _Keys(msgspec.Struct):
+    task_id: str
+    status: str
+
+
+_KEYS: Final = msgspec.json.Decoder(_Keys)
+
+
+def _sendable(argument: object) -> object:
+    try:
+        encode_json(argument)
+    except EncodingError:
+        return _clean(describe(argument))
+    return argument
+
+
+def _clean(text: str) -> str:
+    """Escape halves of surrogate pairs, which UTF-8 cannot carry."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _description(result: object) -> tuple[str | None, str, Sequence[object]]:
+    """Return an exception's module, qualified name and arguments, as far as they are there."""
+    if not isinstance(result, Mapping):
+        return None, "an exception that was not described", [result]
+    exc_module, exc_type, message = result.get("exc_module"), result.get("exc_type"), result.get("exc_message")
+    args = message if isinstance(message, list | tuple) else [message]
+    return exc_module if isinstance(exc_module, str) else None, str(exc_type), args
+
+
+def _rebuild(exc_module: str | None, exc_type: str, args: Sequence[object]) -> Exception | None:
+    found: object = sys.modules.get(exc_module) if exc_module else None
+    for name in exc_type.split("."):
+        found = getattr(found, name, None)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return None
+    try:
+        return found(*args)
+    except Exception:  # the class is the user's, and so is whatever its constructor does
+        return None
+
+
+def _message(args: Sequence[object]) -> str:
+    return str(args[0]) if len(args) == 1 else ", ".join(map(str, args))
