@@ -10,7 +10,7 @@ from typing import Final
 from leveret.amqp.assembly import Channel
 from leveret.amqp.channel import TRANSITIONS, ChannelState, Role, violation
 from leveret.amqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
-from leveret.amqp.events import ACK, METHOD, MULTIPLE_BIT, NACK_BIT, REQUEUE_BIT, ContentEvent, Event
+from leveret.amqp.events import ACK, METHOD, MULTIPLE_BIT, NACK_BIT, REJECT_BIT, REQUEUE_BIT, ContentEvent, Event
 from leveret.amqp.incoming import method_key, parse_deliver, parse_publish, unexpected_frame, unknown_method
 from leveret.amqp.methods import METHODS, Method, basic, channel
 from leveret.errors import ChannelError, LocalProtocolError, NotAllowed, UnexpectedFrame
@@ -107,7 +107,7 @@ class Channels:
                 settlement = NACK_BIT | method.multiple * MULTIPLE_BIT | method.requeue * REQUEUE_BIT
                 return (ACK, number, method.delivery_tag, settlement), None
             case basic.Reject():
-                return (ACK, number, method.delivery_tag, NACK_BIT | method.requeue * REQUEUE_BIT), None
+                return (ACK, number, method.delivery_tag, NACK_BIT | REJECT_BIT | method.requeue * REQUEUE_BIT), None
             case channel.Open():
                 self._check_open()
         self.move(number, next_state)

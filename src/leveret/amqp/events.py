@@ -22,6 +22,7 @@ __all__ = [
     "NACK_BIT",
     "OPENED",
     "PUBLISH",
+    "REJECT_BIT",
     "REQUEUE_BIT",
     "AckEvent",
     "ClosedEvent",
@@ -45,6 +46,7 @@ CLOSED: Final = 7
 MULTIPLE_BIT: Final = 1
 NACK_BIT: Final = 2
 REQUEUE_BIT: Final = 4
+REJECT_BIT: Final = 8
 """The bits of an ACK event's kind: 0 is a plain ack; basic.nack and basic.reject both have the nack bit."""
 
 PublishEvent: TypeAlias = tuple[Literal[1], int, bytes, int, bytes, bytes]

@@ -17,6 +17,7 @@ from leveret.amqp.connection import (
     NACK_BIT,
     OPENED,
     PUBLISH,
+    REJECT_BIT,
     REQUEUE_BIT,
     ChannelState,
     Connection,
@@ -406,8 +407,8 @@ def test_return_and_get_ok_carry_their_content() -> None:
         (basic.Nack(7, True, False), NACK_BIT | MULTIPLE_BIT),
         (basic.Nack(7, False, True), NACK_BIT | REQUEUE_BIT),
         (basic.Nack(7, True, True), NACK_BIT | MULTIPLE_BIT | REQUEUE_BIT),
-        (basic.Reject(7, False), NACK_BIT),
-        (basic.Reject(7, True), NACK_BIT | REQUEUE_BIT),
+        (basic.Reject(7, False), NACK_BIT | REJECT_BIT),
+        (basic.Reject(7, True), NACK_BIT | REJECT_BIT | REQUEUE_BIT),
     ],
 )
 def test_settlements_are_one_event(method: basic.Ack | basic.Nack | basic.Reject, kind: int) -> None:
