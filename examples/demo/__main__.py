@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -25,7 +27,7 @@ from leveret.broker import local
 from leveret.errors import LeveretError
 
 HOME = Path(".cache/demo").resolve()
-BROKEN_ON_PURPOSE = ("bad_coding", "badsyntax_", "bad_getattr", "lib2to3")
+BROKEN_ON_PURPOSE = ("bad_coding", "badsyntax_", "lib2to3/tests/data")
 BROKEN_SOURCE = "def broken(:\n    the demo brought this file, because this Python has no broken one\n"
 UPLOAD_SOURCE = "# This file arrived while its task was already waiting for it.\nprint('here at last')\n"
 UPLOAD_AFTER = 0.05
@@ -134,7 +136,7 @@ def worker(console: Console, concurrency: int) -> Iterator[subprocess.Popen[byte
     """Start ``leveret worker``; stop it at the end."""
     command = ["leveret", "worker", "--app=examples.demo.tasks:app", "--pool=process", f"--concurrency={concurrency}"]
     log = HOME / "worker.log"
-    console.print(f"[bold]worker[/]   {' '.join(command)}  (its log: {log})")
+    console.print(f"[bold]worker[/]   {' '.join(command)}  (log: {log})", soft_wrap=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "leveret.cli.main", *command[1:]],
@@ -215,47 +217,51 @@ def gather(process: subprocess.Popen[bytes], results: Sequence[Result[SourceFact
 def report(console: Console, outcome: Outcome, *, expected: int) -> None:
     """Show tables, histogram, throughput and failures."""
     console.print()
-    by_complexity = sorted(outcome.facts, key=lambda facts: facts.complexity, reverse=True)[:8]
-    table = Table(
-        "module", "complexity", "lines", "functions", "classes", "digest", title="Most complex modules", title_justify="left"
-    )
-    for facts in by_complexity:
-        table.add_row(
-            short(facts.path), str(facts.complexity), str(facts.lines), str(facts.functions), str(facts.classes), facts.digest
-        )
+    table = new_table("Most complex modules", "module", "complexity", "lines", "functions", "classes", "digest")
+    for facts in sorted(outcome.facts, key=lambda facts: facts.complexity, reverse=True)[:8]:
+        counts = (facts.complexity, facts.lines, facts.functions, facts.classes)
+        table.add_row(short(facts.path), *map(str, counts), facts.digest)
     console.print(table)
-    table = Table("module", "time", "lines", title="Slowest tasks", title_justify="left")
+    table = new_table("Slowest tasks", "module", "time", "lines")
     for facts in sorted(outcome.facts, key=lambda facts: facts.seconds, reverse=True)[:5]:
         table.add_row(short(facts.path), f"{facts.seconds * 1000:.0f} ms", str(facts.lines))
     console.print(table)
     histogram(console, [facts.seconds * 1000 for facts in outcome.facts])
-    retried = [facts for facts in outcome.facts if facts.attempts > 1]
-    for facts in retried:
-        console.print(f"[bold]retried[/]  {short(facts.path)}: not there at first, done at try {facts.attempts}")
     if outcome.failures:
-        table = Table(
-            "file", "error", title=f"Failed: {len(outcome.failures)} (not retried: no try would help)", title_justify="left"
-        )
+        table = new_table(f"Failed: {len(outcome.failures)}, not retried, as no try would help", "file", "error")
         for failure in sorted(outcome.failures, key=lambda failure: failure.path):
             table.add_row(short(failure.path), f"{type(failure.error).__name__}: {first_line(failure.error)}")
         console.print(table)
+    for facts in outcome.facts:
+        if facts.attempts > 1:
+            console.print(f"Retried: {short(facts.path)} was not there at first; done at try {facts.attempts}")
     done = len(outcome.facts) + len(outcome.failures)
     lines = sum(facts.lines for facts in outcome.facts)
     console.print(
-        f"[bold]{done} of {expected} tasks in {outcome.seconds:.1f} s: {done / outcome.seconds:.0f} tasks/s[/], "
-        f"{len(outcome.facts)} succeeded, {len(outcome.failures)} failed; {lines:,} lines parsed"
+        f"[bold]{done} of {expected} tasks in {outcome.seconds:.1f} s: {done / outcome.seconds:.0f} tasks/s[/]; "
+        f"{len(outcome.facts)} succeeded, {len(outcome.failures)} failed; {lines:,} lines parsed",
+        soft_wrap=True,
     )
+
+
+def new_table(title: str, first: str, *others: str) -> Table:
+    """Make a table whose first column is never cut."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="left" if name in ("digest", "error") else "right")
+    return table
 
 
 def histogram(console: Console, durations_ms: Sequence[float]) -> None:
     """Draw how long the tasks took."""
-    console.print("[italic]Task durations[/]")
+    console.print("[bold]Task durations[/]")
     edges = (0, *HISTOGRAM_MS, float("inf"))
-    counts = [sum(low <= value < high for value in durations_ms) for low, high in zip(edges, edges[1:], strict=False)]
+    counts = [sum(low <= value < high for value in durations_ms) for low, high in pairwise(edges)]
     largest = max([*counts, 1])
     for high, count in zip(edges[1:], counts, strict=True):
         label = f"< {high:>4} ms" if high != float("inf") else f"≥ {HISTOGRAM_MS[-1]:>4} ms"
-        console.print(f"  {label}  [green]{'█' * round(BAR_WIDTH * count / largest)}[/] {count}")
+        console.print(f"{label}  [green]{'█' * round(BAR_WIDTH * count / largest)}[/] {count}")
     console.print()
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from leveret import App, RetryPolicy, Task
+from leveret import App, RetryPolicy, TaskContext
 
 app = App("demo")
 
@@ -43,7 +43,7 @@ class SourceFacts:
 
 # A file that cannot be read now may be readable in a moment; one that is not Python never will be.
 @app.task(bind=True, retry=RetryPolicy(max=5, on=(OSError,), backoff_s=0.5, jitter=False))
-def analyse(self: Task[..., SourceFacts], path: str) -> SourceFacts:
+def analyse(self: TaskContext, path: str) -> SourceFacts:
     """Parse a file and count; complexity is 1 for each function and 1 for each branch."""
     started_s = time.perf_counter()
     source = Path(path).read_bytes()
@@ -64,7 +64,7 @@ def analyse(self: Task[..., SourceFacts], path: str) -> SourceFacts:
         functions=functions,
         classes=classes,
         complexity=functions + branches,
-        digest=hashlib.sha256(source).hexdigest()[:16],
+        digest=hashlib.sha256(source).hexdigest()[:12],
         seconds=time.perf_counter() - started_s,
         attempts=self.request.retries + 1,
     )
