@@ -47,7 +47,7 @@ MULTIPLE_BIT: Final = 1
 NACK_BIT: Final = 2
 REQUEUE_BIT: Final = 4
 REJECT_BIT: Final = 8
-"""The bits of an ACK event's kind: 0 is a plain ack; basic.nack and basic.reject both have the nack bit."""
+"""The bits of an ACK event's kind: 0 is a plain ack; basic.nack has the nack bit, basic.reject that and the reject bit."""
 
 PublishEvent: TypeAlias = tuple[Literal[1], int, bytes, int, bytes, bytes]
 """(PUBLISH, channel, route, bits, header, body), server role. ``route`` is the exchange and the routing key, two short strings
