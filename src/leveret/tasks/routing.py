@@ -32,7 +32,7 @@ the delay and this long, and whoever publishes declares it again in good time be
 """
 
 # RabbitMQ refuses an x-expires of 2**32 ms or more (rabbit_amqqueue:check_expires_arg).
-DELAY_S_MAX: Final = 4_200_000.0
+DELAY_S_MAX: Final = 48 * 86_400.0
 """The longest delay of one hop: 48 days."""
 
 
