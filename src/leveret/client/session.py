@@ -105,7 +105,11 @@ def _ids(header: bytes) -> tuple[str | None, str | None] | None:
 
 
 class Calls(Generic[T]):
-    """The synchronous methods of one channel that wait for their reply; replies come in the order of the calls (4.2.2)."""
+    """The synchronous methods of one channel that wait for their reply.
+
+    Replies come in the order of the calls (4.2.2), with one exception: in RabbitMQ the queue's own process answers
+    basic.consume, and the reply to a call made meanwhile may overtake it. So a reply belongs to the first call that has it.
+    """
 
     __slots__ = ("_pending",)
 
@@ -120,13 +124,15 @@ class Calls(Generic[T]):
         """Take out the call that a reply answers.
 
         Raises:
-            RemoteProtocolError: no call is pending, or the one whose turn it is has other replies.
+            RemoteProtocolError: no call is pending that this answers.
 
         """
-        if not self._pending or reply.NAME not in self._pending[0][0].REPLIES:
-            expected = self._pending[0][0].NAME if self._pending else "no call"
-            raise RemoteProtocolError(f"the broker sent {reply.NAME} where the answer to {expected} was due")
-        return self._pending.popleft()[1]
+        for place, (method, owner) in enumerate(self._pending):
+            if reply.NAME in method.REPLIES:
+                del self._pending[place]
+                return owner
+        expected = self._pending[0][0].NAME if self._pending else "no call"
+        raise RemoteProtocolError(f"the broker sent {reply.NAME} where the answer to {expected} was due")
 
     def clear(self) -> list[T]:
         """Take out all, in order."""
