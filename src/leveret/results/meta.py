@@ -55,7 +55,7 @@ def encode_success(
         EncodingError: the value has no JSON form.
 
     """
-    return encode_json(_meta(task_id, State.SUCCESS, value, None, now_s, group_id, parent_id))
+    return _encode(task_id, State.SUCCESS, encode_json(value), None, now_s, group_id, parent_id)
 
 
 def encode_failure(
@@ -72,7 +72,7 @@ def encode_failure(
     kind = type(error)
     description = {
         "exc_type": kind.__qualname__,
-        "exc_message": [_sendable(argument) for argument in error.args[:_EXC_ARGS_MAX]],
+        "exc_message": [_sendable(argument) for argument in _arguments(error)[:_EXC_ARGS_MAX]],
         "exc_module": kind.__module__,
     }
     if traceback is not None:
@@ -80,7 +80,7 @@ def encode_failure(
         if len(traceback) > _TRACEBACK_CHARS_MAX:
             half = _TRACEBACK_CHARS_MAX // 2
             traceback = f"{traceback[:half]}\n... {len(traceback) - 2 * half} characters left out ...\n{traceback[-half:]}"
-    return encode_json(_meta(task_id, state, description, traceback, now_s, group_id, parent_id))
+    return _encode(task_id, state, encode_json(description), traceback, now_s, group_id, parent_id)
 
 
 def decode_meta(data: bytes) -> ResultMeta:
@@ -116,25 +116,6 @@ def rebuild_exception(meta: ResultMeta) -> Exception:
     return error
 
 
-def _meta(
-    task_id: str, state: State, result: object, traceback: str | None, now_s: float, group_id: str | None, parent_id: str | None
-) -> dict[str, object]:
-    date_done = datetime.fromtimestamp(now_s, UTC).isoformat() if state in FINAL_STATES else None
-    meta: dict[str, object] = {
-        "status": str(state),
-        "result": result,
-        "traceback": traceback,
-        "children": [],
-        "date_done": date_done,
-        "task_id": task_id,
-    }
-    if group_id is not None:
-        meta["group_id"] = group_id
-    if parent_id is not None:
-        meta["parent_id"] = parent_id
-    return meta
-
-
 def task_id_and_state(meta: bytes) -> tuple[str, str]:
     """Return what a store must know of an encoded result, without decoding the value in it.
 
@@ -144,8 +125,9 @@ def task_id_and_state(meta: bytes) -> tuple[str, str]:
     """
     try:
         keys = _KEYS.decode(meta)
-    except msgspec.MsgspecError as error:
-        raise MessageError(f"not a task's result: {meta[:200]!r}") from error
+    except msgspec.MsgspecError:  # perhaps only because of a NaN in it
+        decoded = decode_meta(meta)
+        return decoded.task_id, decoded.state
     return keys.task_id, keys.status
 
 
@@ -154,7 +136,41 @@ class _Keys(msgspec.Struct):
     status: str
 
 
+class _Meta(msgspec.Struct, omit_defaults=True):
+    """The object on the wire; keys without a default are always there."""
+
+    status: str
+    result: msgspec.Raw
+    traceback: str | None
+    children: list[str]
+    date_done: str | None
+    task_id: str
+    group_id: str | None = None
+    parent_id: str | None = None
+
+
 _KEYS: Final = msgspec.json.Decoder(_Keys)
+
+
+def _encode(
+    task_id: str,
+    state: State,
+    result: bytes,
+    traceback: str | None,
+    now_s: float,
+    group_id: str | None,
+    parent_id: str | None,
+) -> bytes:
+    date_done = datetime.fromtimestamp(now_s, UTC).isoformat() if state in FINAL_STATES else None
+    return msgspec.json.encode(_Meta(state, msgspec.Raw(result), traceback, [], date_done, task_id, group_id, parent_id))
+
+
+def _arguments(error: BaseException) -> Sequence[object]:
+    """Return what the exception was made of; the args of an OSError leave its file names out, its ``__reduce__`` does not."""
+    if isinstance(error, OSError) and type(error).__reduce__ is OSError.__reduce__:
+        arguments: Sequence[object] = error.__reduce__()[1]
+        return arguments
+    return error.args
 
 
 def _sendable(argument: object) -> object:
