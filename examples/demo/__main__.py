@@ -246,7 +246,9 @@ def report(console: Console, outcome: Outcome, *, expected: int) -> None:
 
 def new_table(title: str, first: str, *others: str) -> Table:
     """Make a table whose first column is never cut."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="left" if name in ("digest", "error") else "right")

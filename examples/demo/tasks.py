@@ -64,7 +64,7 @@ def analyse(self: TaskContext, path: str) -> SourceFacts:
         functions=functions,
         classes=classes,
         complexity=functions + branches,
-        digest=hashlib.sha256(source).hexdigest()[:12],
+        digest=hashlib.sha256(source).hexdigest()[:8],
         seconds=time.perf_counter() - started_s,
         attempts=self.request.retries + 1,
     )
