@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from leveret.errors import LeveretError
+from leveret.errors import AppError, LeveretError
 
 __all__ = ["main"]
 
@@ -56,6 +56,8 @@ class _Program(click.Group):
             return super().invoke(ctx)
         except LeveretError as error:
             if ctx.params["traceback"]:
+                if isinstance(error, AppError):
+                    click.echo(error.traceback, err=True)  # of the user's own code, from the process that imported it
                 raise
             click.echo(f"error: {error}", err=True)
             ctx.exit(EXIT_FAILED)

@@ -7,6 +7,7 @@ One round tries every URL once, beginning after the one that was lost; rounds ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -49,11 +50,13 @@ def rotated(urls: Sequence[AMQPURL], lost: AMQPURL | None) -> list[AMQPURL]:
 def unavailable(failures: Sequence[tuple[AMQPURL, Exception]]) -> BrokerUnavailable:
     """Return the error of a round in which every URL failed: each is named, without its password, with its reason."""
     tried = "; ".join(f"{url.safe}: {reason(error)}" for url, error in failures)
-    return BrokerUnavailable(f"no broker answered ({tried})" if tried else "no broker answered: there is no URL to try")
+    return BrokerUnavailable(f"cannot connect to the broker: {tried or 'there is no URL to try'}")
 
 
 def reason(error: Exception) -> str:
     """Return what the operating system or the broker said, or the class of an error that says nothing."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio puts words of its own where the system's reason would be
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -83,6 +83,7 @@ class Worker:
         self._numbers = itertools.count(1)
         self._maybe_parts: Parts | None = None
         self._intake: Intake | None = None
+        self._is_ready = False
         self._gives_back = False
         self._has_told_of_failed_start = False
 
@@ -111,6 +112,7 @@ class Worker:
         self._maybe_parts = parts
         await parts.connection.start()
         gc.freeze()  # what the start has made lives as long as the process: no collection needs to look at it again
+        self._is_ready = True
         assert parts.connection.url is not None
         for line in banner(
             hostname=self._config.hostname,
@@ -176,7 +178,8 @@ class Worker:
         if self._maybe_parts is not None:
             await self._maybe_parts.sink.close()
             await self._maybe_parts.connection.stop()
-        logger.info("%s has stopped", self._config.hostname)
+        if self._is_ready:
+            logger.info("%s has stopped", self._config.hostname)
 
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
         """End a worker in which something went wrong that nobody foresaw: a service manager starts a sound one."""

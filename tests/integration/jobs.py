@@ -1,0 +1,66 @@
+"""The app whose workers the integration tests run; the environment says where its broker is and how it is set."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from leveret import App, RetryPolicy, TaskContext
+
+app = App("jobs")
+app.conf.task_default_queue = os.environ["JOBS_QUEUE"]
+app.conf.update(json.loads(os.environ.get("JOBS_SETTINGS", "{}")))
+
+
+@app.task(name="jobs.add")
+def add(x: int, y: int) -> int:
+    """Return the sum."""
+    return x + y
+
+
+@app.task(name="jobs.hold", bind=True)
+def hold(self: TaskContext, folder: str, name: str) -> int:
+    """Say which process runs it, and wait until the test lets it go; return how many processes have died of it before."""
+    crashes = self.request.crashes
+    Path(folder, f"{name}.{crashes}.new").write_text(str(os.getpid()))
+    Path(folder, f"{name}.{crashes}.new").rename(Path(folder, f"{name}.{crashes}"))
+    while not Path(folder, f"{name}.go").exists():
+        time.sleep(0.002)
+    return crashes
+
+
+@app.task(name="jobs.note")
+def note(folder: str, name: str) -> None:
+    """Write a line into a file, so that runs can be counted and their order seen."""
+    with open(Path(folder, "notes"), "a") as file:
+        file.write(f"{name}\n")
+
+
+@app.task(name="jobs.leave")
+def leave(code: int) -> None:
+    """Take the whole process along."""
+    os._exit(code)
+
+
+@app.task(name="jobs.segfault")
+def segfault() -> None:
+    """Die as a broken C extension does."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@app.task(name="jobs.flaky", bind=True, retry=RetryPolicy(max=2, on=(ValueError,), backoff_s=0.1, jitter=False))
+def flaky(self: TaskContext, failures: int) -> int:
+    """Fail so many times, then return how often it was retried."""
+    if self.request.retries < failures:
+        raise ValueError(f"try {self.request.retries}")
+    return self.request.retries
+
+
+@app.task(name="jobs.early", acks_late=False)
+def early(folder: str, name: str) -> None:
+    """Say that it runs, and wait for ever."""
+    Path(folder, name).write_text(str(os.getpid()))
+    signal.pause()
