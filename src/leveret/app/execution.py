@@ -75,12 +75,16 @@ class Execution:
         if isinstance(attempt, ExecutedTask):
             return attempt
         started_s = self._clock.monotonic_s()
+        value, error = self._call(attempt)
+        runtime_s = self._clock.monotonic_s() - started_s
         try:
-            value = self._call(attempt)
-        # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() has failed; who ends a child is the supervisor.
-        except BaseException as error:
-            return self.finish_failed(attempt, error, runtime_s=self._clock.monotonic_s() - started_s)
-        return self.finish(attempt, value, runtime_s=self._clock.monotonic_s() - started_s)
+            if error is not None:
+                return self.finish_failed(attempt, error, runtime_s=runtime_s)
+            return self.finish(attempt, value, runtime_s=runtime_s)
+        finally:
+            # The traceback leads to this frame, as the one that _call returned to: a cycle that would keep all that the task's
+            # frames hold until some later collection.
+            del error
 
     def prepare(self, header: bytes, body: bytes, route: bytes, *, redelivered: bool, queue: str = "") -> Attempt | ExecutedTask:
         """Return the call to make, or what the message comes to if there is none to be made."""
@@ -154,11 +158,16 @@ class Execution:
         if loop is not None:
             loop.close()
 
-    def _call(self, attempt: Attempt) -> object:
+    def _call(self, attempt: Attempt) -> tuple[object, BaseException | None]:
+        """Call the function, and await what it returns if that is to be awaited; return the value, or what was raised."""
         context = contextvars.copy_context()
-        value = context.run(attempt.call)
+        # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() has failed; who ends a child is the supervisor.
+        try:
+            value = context.run(attempt.call)
+        except BaseException as error:
+            return None, error
         if not isinstance(value, Coroutine):
-            return value
+            return value, None
         if self._loop is None:
             self._loop = asyncio.Runner()
         return self._loop.run(_run_alone(value), context=context)
@@ -227,10 +236,12 @@ class Execution:
         return self._ended(message, _unrunnable(error), State.FAILURE, error)
 
 
-async def _run_alone(coroutine: Coroutine[object, object, object]) -> object:
+async def _run_alone(coroutine: Coroutine[object, object, object]) -> tuple[object, BaseException | None]:
     """Await a task's coroutine; then end what it left running on the loop, which the next task is to find empty."""
     try:
-        return await coroutine
+        return await coroutine, None
+    except BaseException as error:
+        return None, error
     finally:
         leftovers = asyncio.all_tasks() - {asyncio.current_task()}
         for leftover in leftovers:

@@ -87,8 +87,8 @@ class Setting(Generic[T]):
             raise ConfigurationError(f"{self._name}: {error}") from None
 
 
-_POSITIVE: Final = Annotated[float, msgspec.Meta(gt=0)]
-_NOT_NEGATIVE: Final = Annotated[float, msgspec.Meta(ge=0)]
+_POSITIVE: Final = Annotated[float, msgspec.Meta(gt=0, le=1_000_000_000)]
+_NOT_NEGATIVE: Final = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 _PRIORITY: Final = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _NAME: Final = Annotated[str, msgspec.Meta(min_length=1)]
 

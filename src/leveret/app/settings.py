@@ -76,9 +76,10 @@ class Settings:
         "Acknowledge a message after its task has run, so that no work is lost with a worker. Celery: `False`.",
     )
     task_acks_on_failure_or_timeout = Setting(
-        True,
+        False,
         setting.flag,
-        "Acknowledge the message of a failed task; `False` hands it to the dead-letter exchange of its queue.",
+        "Acknowledge the message of a failed task; `False` hands it to the dead-letter exchange of its queue, if there is one. "
+        "Celery: `True`.",
     )
     task_reject_on_worker_lost = Setting(
         True,
