@@ -1,7 +1,7 @@
 """The optional arguments of queues, validated, and the equivalence of declarations.
 
 Texts as RabbitMQ's (https://www.rabbitmq.com/docs/queues#optional-arguments). Unknown ``x-`` arguments are kept and
-ignored, as there.
+ignored, as there; those it knows and this broker does not serve yet are refused.
 """
 
 from __future__ import annotations
@@ -13,10 +13,20 @@ from typing import Final
 from leveret.amqp.tables import FieldValue, Table
 from leveret.errors import PreconditionFailed
 
-__all__ = ["QueueArguments", "check_equivalent_argument", "check_equivalent_property", "known_queue_arguments"]
+__all__ = [
+    "QueueArguments",
+    "check_equivalent_argument",
+    "check_equivalent_property",
+    "consumer_priority",
+    "field_type",
+    "known_queue_arguments",
+]
 
 TTL_MS_MAX: Final = 315_360_000_000
 """Ten years, RabbitMQ's limit of every time to live."""
+
+UNAVAILABLE: Final = ("x-max-length", "x-max-length-bytes", "x-single-active-consumer")
+"""Arguments that change what becomes of messages: better refused than ignored."""
 
 known_queue_arguments: Final = (
     "x-message-ttl",
@@ -48,14 +58,14 @@ class QueueArguments:
         """
 
         def refuse(name: str, why: str) -> PreconditionFailed:
-            return PreconditionFailed(f"invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {why}")
+            return _invalid(name, why, queue=queue, vhost=vhost)
 
         def integer(name: str, *, largest: int, smallest: int = 0) -> int | None:
             value = arguments.get(name)
             if name not in arguments:
                 return None
             if not isinstance(value, int) or isinstance(value, bool):
-                raise refuse(name, f'"expected integer, got {_type_name(value)}"')
+                raise refuse(name, f'"expected integer, got {field_type(value)}"')
             if value < 0:
                 raise refuse(name, f"{{value_negative,{value}}}")
             if value < smallest:
@@ -70,9 +80,12 @@ class QueueArguments:
             if name not in arguments:
                 return None
             if not isinstance(value, str):
-                raise refuse(name, f'"expected longstr, got {_type_name(value)}"')
+                raise refuse(name, f'"expected longstr, got {field_type(value)}"')
             return value
 
+        for name in UNAVAILABLE:
+            if arguments.get(name):
+                raise refuse(name, "not available on this broker yet")
         parsed = cls(
             message_ttl_ms=integer("x-message-ttl", largest=TTL_MS_MAX),
             expires_ms=integer("x-expires", largest=TTL_MS_MAX, smallest=1),
@@ -88,7 +101,23 @@ class QueueArguments:
         return parsed
 
 
-def check_equivalent_property(what: str, vhost: str, name: str, received: bool | str, current: bool | str) -> None:
+def consumer_priority(arguments: Table, *, queue: str, vhost: str) -> int:
+    """Return the ``x-priority`` of basic.consume, 0 when there is none.
+
+    Raises:
+        PreconditionFailed: It is not an integer.
+    """
+    value = arguments.get("x-priority", 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _invalid("x-priority", f'"expected integer, got {field_type(value)}"', queue=queue, vhost=vhost)
+    return value
+
+
+def _invalid(name: str, why: str, *, queue: str, vhost: str) -> PreconditionFailed:
+    return PreconditionFailed(f"invalid arg '{name}' for queue '{queue}' in vhost '{vhost}': {why}")
+
+
+def check_equivalent_property(what: str, vhost: str, name: str, received: FieldValue, current: FieldValue) -> None:
     """Compare a property of a redeclaration with what exists.
 
     Raises:
@@ -96,7 +125,8 @@ def check_equivalent_property(what: str, vhost: str, name: str, received: bool |
     """
     if received != current:
         raise PreconditionFailed(
-            f"inequivalent arg '{name}' for {what} in vhost '{vhost}': received {_shown(received)} but current is {_shown(current)}"
+            f"inequivalent arg '{name}' for {what} in vhost '{vhost}': "
+            f"received {_shown(received)} but current is {_shown(current)}"
         )
 
 
@@ -109,8 +139,11 @@ def check_equivalent_argument(what: str, vhost: str, name: str, received: Table,
     new, old = received.get(name), current.get(name)
     if name == "x-queue-type":
         new, old = new or "classic", old or "classic"
-    if new == old and (name == "x-queue-type" or (name in received) == (name in current)):
-        return
+    if (name in received) == (name in current) or name == "x-queue-type":
+        if new == old:
+            return
+        if type(new) is type(old):
+            check_equivalent_property(what, vhost, name, new, old)
     raise PreconditionFailed(
         f"inequivalent arg '{name}' for {what} in vhost '{vhost}': "
         f"received {_described(received, name)} but current is {_described(current, name)}"
@@ -120,16 +153,16 @@ def check_equivalent_argument(what: str, vhost: str, name: str, received: Table,
 def _described(arguments: Table, name: str) -> str:
     if name not in arguments:
         return "none"
-    value = arguments[name]
-    shown = value.decode(errors="replace") if isinstance(value, bytes) else value
-    return f"the value '{shown}' of type '{_type_name(value)}'"
+    return f"the value {_shown(arguments[name])} of type '{field_type(arguments[name])}'"
 
 
-def _shown(value: bool | str) -> str:
-    return f"'{str(value).lower()}'" if isinstance(value, bool) else f"'{value}'"
+def _shown(value: FieldValue) -> str:
+    if isinstance(value, bool):
+        return f"'{str(value).lower()}'"
+    return f"'{value.decode(errors='replace') if isinstance(value, bytes) else value}'"
 
 
-def _type_name(value: FieldValue) -> str:
+def field_type(value: FieldValue) -> str:
     """Name a field's type as RabbitMQ's texts do."""
     if isinstance(value, bool):
         return "bool"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from leveret.amqp.methods import basic, confirm
+from leveret.amqp.methods import basic, confirm, tx
 from leveret.amqp.methods import channel as channel_methods
 from leveret.amqp.methods.base import Method
 from leveret.amqp.tables import decode_shortstr
+from leveret.broker.core.arguments import consumer_priority
 from leveret.broker.core.consumer import Consumer
 from leveret.broker.core.effects import SEND
 from leveret.broker.core.topology_methods import find_queue
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from leveret.broker.core.channel import Channel
 
 __all__ = ["BASIC_METHODS"]
+
+REPLY_TO: Final = "amq.rabbitmq.reply-to"
+"""The pseudo-queue of RabbitMQ's direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to)."""
 
 
 def basic_qos(channel: Channel, method: basic.Qos, now_s: float) -> None:
@@ -42,11 +46,13 @@ def basic_qos(channel: Channel, method: basic.Qos, now_s: float) -> None:
 
 def basic_consume(channel: Channel, method: basic.Consume, now_s: float) -> None:
     """Start a consumer; consume-ok goes out before its first delivery."""
+    if method.queue == REPLY_TO:
+        raise NotImplementedByBroker("direct reply-to is not available yet; declare an exclusive queue for the replies")
     queue = find_queue(channel, method.queue)
-    tag = method.consumer_tag or f"amq.ctag-{channel.broker.ids.name_suffix()}"
+    tag = method.consumer_tag or f"amq.ctag-{channel.broker.new_name_suffix()}"
     if tag in channel.consumers:
         raise NotAllowed(f"attempt to reuse consumer tag '{tag}'")
-    if queue.consumers and (method.exclusive or queue.consumers[0].exclusive):
+    if queue.is_consumed_exclusively or (method.exclusive and queue.consumers):
         raise AccessRefused(f"queue '{queue.name}' in vhost '{channel.vhost.name}' in exclusive use")
     consumer = Consumer(
         tag,
@@ -55,7 +61,7 @@ def basic_consume(channel: Channel, method: basic.Consume, now_s: float) -> None
         no_ack=method.no_ack,
         exclusive=method.exclusive,
         prefetch_count=channel.prefetch_count,
-        arguments=method.arguments,
+        priority=consumer_priority(method.arguments, queue=queue.name, vhost=channel.vhost.name),
     )
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)
@@ -101,6 +107,7 @@ def basic_get(channel: Channel, method: basic.Get, now_s: float) -> None:
         message_count=len(queue.backlog),
     )
     channel.session.emit((SEND, channel.number, found, message.header, message.body))
+    channel.session.note_output(message.size_bytes)
     channel.broker.watch(queue)
 
 
@@ -128,6 +135,11 @@ def confirm_select(channel: Channel, method: confirm.Select, now_s: float) -> No
         channel.session.reply(channel, confirm.SelectOk())
 
 
+def refuse_transaction(channel: Channel, method: tx.Select | tx.Commit | tx.Rollback, now_s: float) -> None:
+    """Say that there are no transactions; publisher confirms serve nearly all who ask for one."""
+    raise NotImplementedByBroker("transactions are not available yet; use publisher confirms (confirm.select)")
+
+
 def channel_flow(channel: Channel, method: channel_methods.Flow, now_s: float) -> None:
     """Accept ``active=true``, which changes nothing; RabbitMQ has no pause either."""
     if not method.active:
@@ -144,5 +156,8 @@ BASIC_METHODS: Final[Mapping[type[Method], Callable[[Channel, Any, float], None]
     basic.Recover: basic_recover,
     basic.RecoverAsync: basic_recover_async,
     confirm.Select: confirm_select,
+    tx.Select: refuse_transaction,
+    tx.Commit: refuse_transaction,
+    tx.Rollback: refuse_transaction,
     channel_methods.Flow: channel_flow,
 }

@@ -7,7 +7,10 @@ and the sessions' outboxes, says ``committed`` when a batch is on disk, and call
 from __future__ import annotations
 
 import heapq
+from collections import deque
+from collections.abc import Callable
 from itertools import count
+from typing import Final
 
 from leveret.broker.core.arguments import QueueArguments
 from leveret.broker.core.channel import Channel
@@ -19,16 +22,18 @@ from leveret.broker.core.session import Session
 from leveret.broker.core.snapshot import Snapshot
 from leveret.broker.core.vhost import VirtualHost
 from leveret.errors import NotAllowed, StorageCorrupt
-from leveret.ids import IdSource
 
 __all__ = ["Broker"]
 
+DEADLINES_MIN: Final = 1000
+"""Deadlines that may stand in the heap before those that hold no more are thrown out."""
+
 
 class Broker:
-    """All state of a broker. ``ids`` makes the names of server-named queues and consumers."""
+    """All state of a broker. ``new_name_suffix`` makes the unguessable part of server-made names."""
 
-    def __init__(self, ids: IdSource) -> None:
-        self.ids = ids
+    def __init__(self, new_name_suffix: Callable[[], str]) -> None:
+        self.new_name_suffix = new_name_suffix
         self.vhosts: dict[str, VirtualHost] = {}
         self.sessions: dict[Session, None] = {}
         self.journal = Journal()
@@ -36,9 +41,11 @@ class Broker:
         """The last batch that is on disk."""
         self.confirms_due: list[Channel] = []
         self.output_due: list[Session] = []
-        self._queues_due: list[Queue] = []
+        self._queues_due: deque[Queue] = deque()
         self._awaiting_commit: dict[Channel, None] = {}
         self._deadlines: list[tuple[float, int, Queue]] = []
+        """A heap; those that no longer hold for their queue are passed over."""
+        self._deadlines_max = DEADLINES_MIN
         self._tie = count()
         self._next_message_id = count(1).__next__
         self._next_queue_id = count(1).__next__
@@ -86,6 +93,7 @@ class Broker:
             placed_in.backlog.append(Entry(message, position, expires_s, -1, redelivered))
             placed_in.next_position = position + 1
             message.durable_refs += 1
+        self.journal.release([message.id for message in messages.values() if not message.durable_refs])
         self._next_message_id = count(max(messages, default=0) + 1).__next__
         self._next_queue_id = count(snapshot.last_queue_id + 1).__next__
         for queue in queues.values():
@@ -114,7 +122,7 @@ class Broker:
             raise StorageCorrupt(f"a binding is stored from {record.source!r} to {record.destination!r}, which is not")
         binding = Binding(source, destination, record.routing_key, record.arguments)
         source.add(binding)
-        destination.incoming.append(binding)
+        destination.incoming[binding] = None
 
     # ------------------------------------------------------------------------------------------- commands
 
@@ -142,36 +150,34 @@ class Broker:
     def run_due(self, now_s: float) -> None:
         """Deliver what can be delivered, and confirm what need not wait; called once per turn of the shell's loop."""
         self.deliver_due(now_s)
-        if self.confirms_due:
-            due, self.confirms_due = self.confirms_due, []
-            for channel in due:
-                channel.confirm(self.committed)
+        while self.confirms_due:
+            self.confirms_due.pop().confirm(self.committed)
 
     def deliver_due(self, now_s: float) -> None:
         """Hand the ready messages of all queues that are due to their consumers."""
         while self._queues_due:
-            due, self._queues_due = self._queues_due, []
-            for queue in due:
-                queue.is_due = False
-                if not queue.is_deleted:
-                    self._deliver(queue, now_s)
+            queue = self._queues_due.popleft()
+            queue.is_due = False
+            if not queue.is_deleted:
+                self._deliver(queue, now_s)
 
     def _deliver(self, queue: Queue, now_s: float) -> None:
+        if queue.instant_s is not None:
+            # A time to live of 0: to a consumer now, or never (https://www.rabbitmq.com/docs/ttl).
+            now_s, queue.instant_s = queue.instant_s, None
         backlog = queue.backlog
         while len(backlog):
             consumer = queue.next_consumer()
             if consumer is None:
                 break
             entry = backlog.pop()
-            if entry.expires_s is not None and entry.expires_s <= now_s:
+            if entry.expires_s is not None and entry.expires_s < now_s:
                 queue.vhost.dead_letter(queue, entry, "expired", now_s)
                 continue
             consumer.channel.deliver(consumer, queue, entry)
-        self._watch_head(queue)
-
-    def _watch_head(self, queue: Queue) -> None:
-        head = queue.backlog.head()
+        head = backlog.head()
         if head is not None and head.expires_s is not None:
+            queue.vhost.expire_heads(queue, now_s)
             self.watch(queue)
 
     def committed_through(self, batch_id: int) -> None:
@@ -232,6 +238,11 @@ class Broker:
             return
         queue.scheduled_s = deadline_s
         heapq.heappush(self._deadlines, (deadline_s, next(self._tie), queue))
+        if len(self._deadlines) > self._deadlines_max:
+            # Queues that were made for a day and deleted after a second would stay for the day.
+            self._deadlines[:] = [each for each in self._deadlines if not each[2].is_deleted and each[2].scheduled_s == each[0]]
+            heapq.heapify(self._deadlines)
+            self._deadlines_max = max(DEADLINES_MIN, 2 * len(self._deadlines))
 
     def forget_session(self, session: Session) -> None:
         """Drop a session that has ended."""

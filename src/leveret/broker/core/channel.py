@@ -5,16 +5,18 @@ Methods that are not on the hot path are in ``topology_methods`` and ``basic_met
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from leveret.amqp.events import MULTIPLE_BIT, NACK_BIT, REJECT_BIT, REQUEUE_BIT
 from leveret.amqp.methods import basic
 from leveret.amqp.properties import decode_header, delivery_facts
 from leveret.amqp.tables import decode_shortstr
 from leveret.broker.core.arguments import TTL_MS_MAX
 from leveret.broker.core.effects import CONFIRM, DELIVER, SEND
 from leveret.broker.core.message import Entry, Message
-from leveret.errors import NotImplementedByBroker, PreconditionFailed
+from leveret.errors import NotImplementedByBroker, PreconditionFailed, ReplyError
 
 if TYPE_CHECKING:
     from leveret.broker.core.broker import Broker
@@ -27,12 +29,11 @@ __all__ = ["Channel", "Unacked"]
 
 MANDATORY: Final = 1
 IMMEDIATE: Final = 2
-MULTIPLE: Final = 1
-NACK: Final = 2
-REQUEUE: Final = 4
 USER_ID_FLAG: Final = 0x10
 """The bit of ``user-id`` in the low octet of a content header's property flags."""
 DELIVERY_OVERHEAD_BYTES: Final = 64
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 
 Unacked: TypeAlias = "tuple[Queue, Entry, Consumer | None]"
 """A delivery that waits for its acknowledgement; no consumer when it was fetched with basic.get."""
@@ -47,6 +48,7 @@ class Channel:
         "confirming",
         "consumer_unacked_count",
         "consumers",
+        "first_outstanding",
         "is_confirm_due",
         "last_queue_name",
         "next_delivery_tag",
@@ -70,6 +72,8 @@ class Channel:
         self.unacked: dict[int, Unacked] = {}
         """By delivery tag, and so in the order of delivery."""
         self.next_delivery_tag = 1
+        self.first_outstanding = 1
+        """No delivery with a lower tag waits for its acknowledgement."""
         self.prefetch_count = 0
         """basic.qos(global=false): the limit of each consumer made from now on."""
         self.prefetch_shared = 0
@@ -99,14 +103,18 @@ class Channel:
         """
         vhost = self.vhost
         queues = vhost.routes.get(route)
-        if queues is None:
-            queues = vhost.resolve(route)
-        if bits & IMMEDIATE:
-            raise NotImplementedByBroker("immediate=true", class_id=60, method_id=40)
-        delivery_mode, priority, expiration = delivery_facts(header)
-        if header[13] & USER_ID_FLAG:
-            self._check_user_id(header)
-        expiration_ms = None if expiration is None else parse_expiration(expiration)
+        try:
+            if queues is None:
+                queues = vhost.resolve(route, header)
+            if bits & IMMEDIATE:
+                raise NotImplementedByBroker("immediate=true")
+            delivery_mode, priority, expiration = delivery_facts(header)
+            if header[13] & USER_ID_FLAG:
+                self._check_user_id(header)
+            expiration_ms = None if expiration is None else parse_expiration(expiration)
+        except ReplyError as error:
+            error.class_id, error.method_id = basic.Publish.INDEX
+            raise
         if self.confirming:
             self.published += 1
             if not self.is_confirm_due:
@@ -132,9 +140,7 @@ class Channel:
         _, properties = decode_header(header)
         if properties.user_id is not None and properties.user_id != self.session.user:
             raise PreconditionFailed(
-                f"user_id property set to '{properties.user_id}' but authenticated user was '{self.session.user}'",
-                class_id=60,
-                method_id=40,
+                f"user_id property set to '{properties.user_id}' but authenticated user was '{self.session.user}'"
             )
 
     # ----------------------------------------------------------------------------------------- confirms
@@ -197,14 +203,14 @@ class Channel:
         Raises:
             PreconditionFailed: ``unknown delivery tag``: never delivered on this channel, or settled before.
         """
-        if kind & MULTIPLE:
-            tags = self._tags_up_to(delivery_tag)
+        if kind & MULTIPLE_BIT:
+            tags = self._tags_up_to(delivery_tag, kind)
         else:
             if delivery_tag not in self.unacked:
                 raise self._unknown(delivery_tag, kind)
             tags = [delivery_tag]
         unacked = self.unacked
-        if not kind & NACK:
+        if not kind & NACK_BIT:
             remove = self.broker.journal.remove
             for tag in tags:
                 queue, entry, consumer = unacked.pop(tag)
@@ -212,34 +218,33 @@ class Channel:
                 if entry.batch and not queue.is_deleted:
                     remove(queue.id, entry)
             return
-        # Requeue back to front, so that each lands before the one that was just put back; dead-letter in order.
-        for tag in reversed(tags) if kind & REQUEUE else tags:
+        for tag in tags:
             queue, entry, consumer = unacked.pop(tag)
             self._free(queue, consumer)
             if queue.is_deleted:
                 continue
-            if kind & REQUEUE:
+            if kind & REQUEUE_BIT:
                 self.vhost.requeue(queue, entry)
             else:
                 self.vhost.dead_letter(queue, entry, "rejected", now_s)
 
-    def _tags_up_to(self, delivery_tag: int) -> list[int]:
-        """Return the outstanding tags up to and with this one; 0 means all (AMQP 0-9-1, basic.ack)."""
-        if delivery_tag == 0:
-            return list(self.unacked)
-        tags: list[int] = []
-        for tag in self.unacked:
-            if tag > delivery_tag:
-                break
-            tags.append(tag)
-        if not tags or tags[-1] != delivery_tag:
-            raise self._unknown(delivery_tag, MULTIPLE)
-        return tags
+    def _tags_up_to(self, delivery_tag: int, kind: int) -> list[int]:
+        """Return the outstanding tags up to and with this one, all of which the caller settles; 0 means all.
+
+        (AMQP 0-9-1, basic.ack.) Each tag is looked at once in the life of the channel: walking the dict instead would
+        step over all that was settled before, every time.
+        """
+        if delivery_tag and delivery_tag not in self.unacked:
+            raise self._unknown(delivery_tag, kind)
+        first, end = self.first_outstanding, delivery_tag + 1 if delivery_tag else self.next_delivery_tag
+        self.first_outstanding = end
+        return [tag for tag in range(first, end) if tag in self.unacked]
 
     @staticmethod
     def _unknown(delivery_tag: int, kind: int) -> PreconditionFailed:
-        method_id = 120 if kind & NACK else 80
-        return PreconditionFailed(f"unknown delivery tag {delivery_tag}", class_id=60, method_id=method_id)
+        method = basic.Reject if kind & REJECT_BIT else basic.Nack if kind & NACK_BIT else basic.Ack
+        class_id, method_id = method.INDEX
+        return PreconditionFailed(f"unknown delivery tag {delivery_tag}", class_id=class_id, method_id=method_id)
 
     def _free(self, queue: Queue, consumer: Consumer | None) -> None:
         """Count one delivery less, and let consumers that were full stand in line again."""
@@ -262,15 +267,15 @@ class Channel:
 
     def requeue_all(self, now_s: float) -> None:
         """Put everything unacknowledged back to its original place, marked redelivered."""
-        self.settle(0, MULTIPLE | NACK | REQUEUE, now_s)
+        self.settle(0, MULTIPLE_BIT | NACK_BIT | REQUEUE_BIT, now_s)
 
     def close(self, now_s: float) -> None:
-        """Cancel the consumers, then requeue what they held; confirms that are still open are lost with the channel."""
+        """Requeue what the consumers hold, then cancel them; confirms that are still open are lost with the channel."""
+        self.requeue_all(now_s)
         for consumer in list(self.consumers.values()):
             self.vhost.remove_consumer(consumer, now_s)
-        self.requeue_all(now_s)
         self.pending_confirms.clear()
-        self.confirming = False
+        self.confirmed = self.published
 
 
 def parse_expiration(text: str) -> int:
@@ -279,14 +284,14 @@ def parse_expiration(text: str) -> int:
     Raises:
         PreconditionFailed: Not digits, negative or above RabbitMQ's limit; the text is RabbitMQ's.
     """
-    digits = text.strip()
-    if digits.isascii() and digits.isdigit():
-        value = int(digits)
-        if value <= TTL_MS_MAX:
-            return value
-        why = f"{{value_too_large,{value}}}"
-    elif digits.startswith("-") and digits[1:].isdigit():
-        why = f"{{value_negative,{digits}}}"
-    else:
+    number = _NUMBER.match(text)
+    if number is None:
         why = "no_integer"
-    raise PreconditionFailed(f"invalid expiration '{text}': {why}", class_id=60, method_id=40)
+    elif rest := text[number.end() :]:
+        why = f'{{leftover_string,"{rest}"}}'
+    else:
+        value = int(number[0])
+        if 0 <= value <= TTL_MS_MAX:
+            return value
+        why = f"{{{'value_negative' if value < 0 else 'value_too_large'},{value}}}"
+    raise PreconditionFailed(f"invalid expiration '{text}': {why}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.amqp.tables import Table
-
 if TYPE_CHECKING:
     from leveret.broker.core.channel import Channel
     from leveret.broker.core.queue import Queue
@@ -16,17 +14,19 @@ __all__ = ["Consumer"]
 class Consumer:
     """One basic.consume; its prefetch limit is the one its channel had then (0: no limit).
 
+    ``priority``: those of lower priority get messages only while all above them are full (``x-priority``).
+
     ``tag_field`` is the tag as a short string on the wire, made once for all its deliveries.
     """
 
     __slots__ = (
-        "arguments",
         "channel",
         "exclusive",
         "in_line",
         "is_cancelled",
         "no_ack",
         "prefetch_count",
+        "priority",
         "queue",
         "tag",
         "tag_field",
@@ -34,7 +34,7 @@ class Consumer:
     )
 
     def __init__(
-        self, tag: str, channel: Channel, queue: Queue, *, no_ack: bool, exclusive: bool, prefetch_count: int, arguments: Table
+        self, tag: str, channel: Channel, queue: Queue, *, no_ack: bool, exclusive: bool, prefetch_count: int, priority: int
     ) -> None:
         encoded = tag.encode()
         self.tag = tag
@@ -44,7 +44,7 @@ class Consumer:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch_count = prefetch_count
-        self.arguments = arguments
+        self.priority = priority
         self.unacked_count = 0
         self.in_line = False
         self.is_cancelled = False

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from leveret.amqp.properties import body_size, decode_header, encode_header
+from leveret.amqp.properties import BasicProperties, body_size, decode_header, delivery_facts, encode_header
 from leveret.amqp.tables import FieldValue, Long, Table
+from leveret.errors import AMQPError
 
 __all__ = ["dead_lettered_header", "died_in"]
 
@@ -22,7 +23,7 @@ def dead_lettered_header(
 
     ``expiration`` is removed, so that the message does not expire again at once, and kept as ``original-expiration``.
     """
-    _, properties = decode_header(header)
+    properties = _properties(header)
     headers: Table = dict(properties.headers or {})
     deaths = _deaths(headers)
     death = next((death for death in deaths if death.get("queue") == queue and death.get("reason") == reason), None)
@@ -71,9 +72,23 @@ def died_in(queue: str, deaths: list[Table]) -> bool:
     return False
 
 
+def _properties(header: bytes) -> BasicProperties:
+    """Decode the properties; of a header whose table nobody can read, keep what the broker itself goes by."""
+    try:
+        return decode_header(header)[1]
+    except AMQPError:
+        delivery_mode, priority, expiration = delivery_facts(header)
+        return BasicProperties(delivery_mode=delivery_mode, priority=priority, expiration=expiration)
+
+
 def _deaths(headers: Table) -> list[Table]:
     """Return the deaths a message carries; what is not in the format is left out, as a client may have sent anything."""
     found = headers.get("x-death")
     if not isinstance(found, list):
         return []
-    return [dict(death) for death in found if isinstance(death, dict)]
+    return [
+        # Decoding has lost that the count is a 64-bit integer, whatever its value.
+        {name: Long(value) if name == "count" and type(value) is int else value for name, value in death.items()}
+        for death in found
+        if isinstance(death, dict)
+    ]

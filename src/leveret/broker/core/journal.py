@@ -153,6 +153,10 @@ class Journal:
             if not message.durable_refs:
                 self._released.append(message.id)
 
+    def release(self, message_ids: Sequence[int]) -> None:
+        """Record that stored messages lie in no queue."""
+        self._released.extend(message_ids)
+
     def take(self) -> Batch:
         """Close the open batch and open the next one."""
         placements: list[Placement] = [

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from leveret.amqp.tables import Table
@@ -31,7 +32,7 @@ __all__ = ["Queue"]
 class Queue:
     """One queue of a virtual host; who may do what to it is decided by the virtual host and the channels.
 
-    ``is_stored``: a durable queue that is not exclusive; its persistent messages are written to disk.
+    ``durable``: its persistent messages are written to disk. An exclusive queue never is: it goes with its connection.
     """
 
     __slots__ = (
@@ -43,9 +44,9 @@ class Queue:
         "had_consumer",
         "id",
         "incoming",
+        "instant_s",
         "is_deleted",
         "is_due",
-        "is_stored",
         "last_used_s",
         "line",
         "name",
@@ -78,13 +79,12 @@ class Queue:
         self.auto_delete = auto_delete
         self.arguments = arguments
         self.settings = settings
-        # RabbitMQ ignores `durable` on an exclusive queue: it goes with its connection in any case.
-        self.is_stored = durable and owner is None
         self.backlog: Backlog = PriorityBacklog(settings.priority_max) if settings.priority_max else FifoBacklog()
-        self.consumers: list[Consumer] = []
+        self.consumers: dict[Consumer, None] = {}
+        """Oldest first."""
         self.line: deque[Consumer] = deque()
-        """The consumers that were not full when last looked at, the next one first (round robin)."""
-        self.incoming: list[Binding] = []
+        """The consumers that were not full when last looked at, the next one first: by priority, then in turns."""
+        self.incoming: dict[Binding, None] = {}
         """The bindings that lead here."""
         self.next_position = 1
         self.unacked_count = 0
@@ -92,6 +92,8 @@ class Queue:
         self.is_deleted = False
         self.is_due = False
         """Whether it stands in the broker's list of queues that may have something to deliver."""
+        self.instant_s: float | None = None
+        """When a message came that lives for this moment only: what cannot be delivered as of then has expired."""
         self.last_used_s = now_s
         self.scheduled_s: float | None = None
         """The earliest deadline that the broker's timer knows of."""
@@ -100,6 +102,11 @@ class Queue:
     def is_exclusive(self) -> bool:
         """Tell whether one connection owns it."""
         return self.owner is not None
+
+    @property
+    def is_consumed_exclusively(self) -> bool:
+        """Tell whether its consumer has asked to be the only one."""
+        return any(consumer.exclusive for consumer in islice(self.consumers, 1))
 
     def new_entry(self, message: Message, now_s: float) -> Entry:
         """Give a message the last position, and the earlier of the queue's and its own expiry.
@@ -116,14 +123,13 @@ class Queue:
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Let a consumer take messages."""
-        self.consumers.append(consumer)
+        self.consumers[consumer] = None
         self.had_consumer = True
-        self.line.append(consumer)
-        consumer.in_line = True
+        self._stand_in_line(consumer)
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Take a consumer away; what it holds unacknowledged stays with its channel."""
-        self.consumers.remove(consumer)
+        del self.consumers[consumer]
         if consumer.in_line:
             self.line.remove(consumer)
             consumer.in_line = False
@@ -131,8 +137,16 @@ class Queue:
     def rejoin(self, consumer: Consumer) -> None:
         """Let a consumer that was full stand in line again."""
         if not consumer.in_line and not consumer.is_cancelled:
-            self.line.append(consumer)
-            consumer.in_line = True
+            self._stand_in_line(consumer)
+
+    def _stand_in_line(self, consumer: Consumer) -> None:
+        """Put a consumer behind all of its priority (https://www.rabbitmq.com/docs/consumer-priority)."""
+        line = self.line
+        if not line or line[-1].priority >= consumer.priority:
+            line.append(consumer)
+        else:
+            line.insert(next(at for at, other in enumerate(line) if other.priority < consumer.priority), consumer)
+        consumer.in_line = True
 
     def next_consumer(self) -> Consumer | None:
         """Return the consumer whose turn it is, dropping full ones from the line."""
@@ -140,8 +154,11 @@ class Queue:
         while line:
             consumer = line[0]
             if not consumer.is_full:
-                if len(line) > 1:
+                if line[-1].priority == consumer.priority:
                     line.rotate(-1)
+                else:
+                    line.popleft()
+                    self._stand_in_line(consumer)
                 return consumer
             line.popleft()
             consumer.in_line = False

@@ -30,8 +30,8 @@ _METHODS: Final = {**TOPOLOGY_METHODS, **BASIC_METHODS}
 class Session:
     """One client; the shell empties ``outbox`` and says when the client reads too slowly.
 
-    ``awaited_batch``: the client has changed something durable, and its reply (the last effect in the outbox) may
-    go out only when this journal batch is on disk; the shell handles nothing more of this client until then.
+    ``awaited_batch``: the client has changed something durable, and the reply in the outbox may go out only when this
+    journal batch is on disk; the shell sends nothing to this client and handles nothing more of it until then.
     """
 
     def __init__(self, broker: Broker, vhost: VirtualHost, user: str, *, takes_cancel: bool) -> None:
@@ -124,6 +124,10 @@ class Session:
         self.outbox_bytes = 0
         self.is_output_due = False
         return effects
+
+    def discard_output(self, number: int) -> None:
+        """Drop what is to be sent on a channel: its client has closed it, and discards all but close-ok."""
+        self.outbox = [effect for effect in self.outbox if effect[1] != number]
 
     def await_durable(self) -> None:
         """Hold the client until what was just recorded is on disk."""

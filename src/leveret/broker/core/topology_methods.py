@@ -122,7 +122,7 @@ def queue_declare(channel: Channel, method: queue.Declare, now_s: float) -> None
         found.last_used_s = now_s
     else:
         if not name:
-            name = f"amq.gen-{channel.broker.ids.name_suffix()}"
+            name = f"amq.gen-{channel.broker.new_name_suffix()}"
         elif name.startswith("amq.") and name not in vhost.queues:
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         found, durable = vhost.declare_queue(
@@ -166,22 +166,24 @@ def queue_purge(channel: Channel, method: queue.Purge, now_s: float) -> None:
     """Drop the ready messages; those that wait for an acknowledgement stay."""
     purged = find_queue(channel, method.queue)
     count = channel.vhost.purge(purged)
-    _reply(channel, queue.PurgeOk(message_count=count), no_wait=method.no_wait, durable=bool(count) and purged.is_stored)
+    _reply(channel, queue.PurgeOk(message_count=count), no_wait=method.no_wait, durable=bool(count) and purged.durable)
 
 
 def queue_delete(channel: Channel, method: queue.Delete, now_s: float) -> None:
     """Delete a queue; one that does not exist is as good as deleted."""
     name = _queue_name(channel, method.queue)
-    count, durable = 0, False
+    count, durable, found = 0, False, None
     if name in channel.vhost.queues:
         found = channel.vhost.queue(name, channel.session)
         if method.if_unused and found.consumers:
             raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' in use")
         if method.if_empty and len(found.backlog):
             raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' not empty")
-        durable = found.is_stored
-        count = channel.vhost.delete_queue(found)
+        count, durable = len(found.backlog), found.durable
+    # The reply goes out before what the deletion tells the queue's consumers, as in RabbitMQ.
     _reply(channel, queue.DeleteOk(message_count=count), no_wait=method.no_wait, durable=durable)
+    if found is not None:
+        channel.vhost.delete_queue(found)
 
 
 def access_request(channel: Channel, method: access.Request, now_s: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from leveret.amqp.properties import decode_header
 from leveret.amqp.tables import Table, decode_shortstr, encode_shortstr
 from leveret.broker.core.arguments import (
     QueueArguments,
@@ -13,7 +14,15 @@ from leveret.broker.core.arguments import (
     known_queue_arguments,
 )
 from leveret.broker.core.dead_letter import dead_lettered_header, died_in
-from leveret.broker.core.exchange import EXCHANGE_TYPES, Binding, DirectExchange, Exchange, FanoutExchange, TopicExchange
+from leveret.broker.core.exchange import (
+    EXCHANGE_TYPES,
+    Binding,
+    DirectExchange,
+    Exchange,
+    FanoutExchange,
+    HeadersExchange,
+    TopicExchange,
+)
 from leveret.broker.core.journal import BindingRecord, ExchangeRecord, QueueRecord, RemoveBinding, RemoveExchange, RemoveQueue
 from leveret.broker.core.message import Entry, Message
 from leveret.broker.core.queue import Queue
@@ -33,6 +42,8 @@ PREDECLARED: Final[tuple[tuple[str, type[Exchange]], ...]] = (
     ("amq.direct", DirectExchange),
     ("amq.fanout", FanoutExchange),
     ("amq.topic", TopicExchange),
+    ("amq.headers", HeadersExchange),
+    ("amq.match", HeadersExchange),
 )
 
 
@@ -52,8 +63,8 @@ class VirtualHost:
 
     # -------------------------------------------------------------------------------------------- routing
 
-    def resolve(self, route: bytes) -> tuple[Queue, ...]:
-        """Find the queues of a route as it stands in basic.publish, and remember them.
+    def resolve(self, route: bytes, header: bytes) -> tuple[Queue, ...]:
+        """Find the queues of a route as it stands in basic.publish, and remember them unless the headers decide.
 
         Raises:
             NotFound: No such exchange.
@@ -62,30 +73,35 @@ class VirtualHost:
         exchange_name, offset = decode_shortstr(route, 0)
         routing_key, _ = decode_shortstr(route, offset)
         if exchange_name and self.exchange(exchange_name).internal:
-            raise AccessRefused(
-                f"cannot publish to internal exchange '{exchange_name}' in vhost '{self.name}'", class_id=60, method_id=40
-            )
-        queues = self.destinations(exchange_name, routing_key)
-        if len(self.routes) >= ROUTES_MAX:
-            self.routes.clear()
-        self.routes[route] = queues
+            raise AccessRefused(f"cannot publish to internal exchange '{exchange_name}' in vhost '{self.name}'")
+        queues, is_always_so = self.destinations(exchange_name, routing_key, header)
+        if is_always_so:
+            if len(self.routes) >= ROUTES_MAX:
+                self.routes.clear()
+            self.routes[route] = queues
         return queues
 
-    def destinations(self, exchange_name: str, routing_key: str) -> tuple[Queue, ...]:
-        """Return the queues a message goes to, each once, through exchange-to-exchange bindings and alternates."""
+    def destinations(self, exchange_name: str, routing_key: str, header: bytes) -> tuple[tuple[Queue, ...], bool]:
+        """Return the queues a message goes to, each once, and whether all messages of this routing key go there.
+
+        It goes on through exchange-to-exchange bindings and alternate exchanges.
+        """
         if not exchange_name:
             queue = self.queues.get(routing_key)
-            return () if queue is None else (queue,)
+            return () if queue is None else (queue,), True
         found: dict[Queue, None] = {}
         seen: set[Exchange] = set()
+        headers: Table | None = None
         waiting = [self.exchanges[exchange_name]]
         while waiting:
             exchange = waiting.pop()
             if exchange in seen:
                 continue
             seen.add(exchange)
+            if exchange.LOOKS_AT_HEADERS and headers is None:
+                headers = decode_header(header)[1].headers or {}
             is_routed = False
-            for destination in exchange.destinations(routing_key):
+            for destination in exchange.destinations(routing_key, headers or {}):
                 is_routed = True
                 if isinstance(destination, Queue):
                     found[destination] = None
@@ -94,17 +110,20 @@ class VirtualHost:
             # An alternate exchange takes what its exchange routes nowhere (https://www.rabbitmq.com/docs/ae).
             if not is_routed and exchange.alternate is not None and exchange.alternate in self.exchanges:
                 waiting.append(self.exchanges[exchange.alternate])
-        return tuple(found)
+        return tuple(found), headers is None
 
     def place(self, queue: Queue, message: Message, now_s: float) -> None:
         """Put a message at the end of a queue."""
         entry = queue.new_entry(message, now_s)
-        if message.persistent and queue.is_stored:
+        if message.persistent and queue.durable:
             self.broker.journal.place(queue.id, entry)
         queue.backlog.append(entry)
         if queue.line and not queue.is_due:
             self.broker.mark_due(queue)
         if entry.expires_s is not None:
+            if entry.expires_s <= now_s:
+                queue.instant_s = now_s
+                self.broker.mark_due(queue)
             self.broker.watch(queue)
 
     def requeue(self, queue: Queue, entry: Entry) -> None:
@@ -133,10 +152,10 @@ class VirtualHost:
         A missing exchange drops it too, and so does a cycle without a rejection in it
         (https://www.rabbitmq.com/docs/dlx).
         """
-        self.discard(queue, entry)
         settings = queue.settings
         exchange_name = settings.dead_letter_exchange
         if exchange_name is None or (exchange_name and exchange_name not in self.exchanges):
+            self.discard(queue, entry)
             return
         message = entry.message
         old_exchange, offset = decode_shortstr(message.route, 0)
@@ -146,10 +165,9 @@ class VirtualHost:
             message.header, queue=queue.name, reason=reason, exchange=old_exchange, routing_key=old_key, now_s=now_s
         )
         targets = [
-            target
-            for target in self.destinations(exchange_name, routing_key)
-            if reason == "rejected" or not died_in(target.name, deaths)
+            target for target in self.destinations(exchange_name, routing_key, header)[0] if not died_in(target.name, deaths)
         ]
+        self.discard(queue, entry)
         if not targets:
             return
         moved = Message(
@@ -241,7 +259,7 @@ class VirtualHost:
             return False
         binding = Binding(source, destination, routing_key, arguments)
         source.add(binding)
-        destination.incoming.append(binding)
+        destination.incoming[binding] = None
         self.routes.clear()
         if not _is_durable(binding):
             return False
@@ -262,7 +280,7 @@ class VirtualHost:
         if binding not in source.bindings:
             return
         source.remove(binding)
-        destination.incoming.remove(binding)
+        del destination.incoming[binding]
         if _is_durable(binding):
             self.broker.journal.topology.append(RemoveBinding(self._record(binding)))
         # An auto-delete exchange goes with its last binding, never before its first (AMQP 0-9-1, exchange.declare).
@@ -317,7 +335,7 @@ class VirtualHost:
             what = f"queue '{name}'"
             if (current.owner is not None and current.owner is not session) or current.is_exclusive != exclusive:
                 raise self._locked(name)
-            check_equivalent_property(what, self.name, "durable", durable, current.durable)
+            check_equivalent_property(what, self.name, "durable", durable and not exclusive, current.durable)
             check_equivalent_property(what, self.name, "auto_delete", auto_delete, current.auto_delete)
             for argument in known_queue_arguments:
                 check_equivalent_argument(what, self.name, argument, arguments, current.arguments)
@@ -328,7 +346,7 @@ class VirtualHost:
             self.broker.new_queue_id(),
             name,
             self,
-            durable=durable,
+            durable=durable and not exclusive,
             owner=session if exclusive else None,
             auto_delete=auto_delete,
             arguments=arguments,
@@ -339,11 +357,11 @@ class VirtualHost:
         self.routes.clear()
         if exclusive:
             session.exclusive_queues.add(queue)
-        if queue.is_stored:
+        if queue.durable:
             self.broker.journal.topology.append(QueueRecord(queue.id, self.name, name, auto_delete, arguments))
         if settings.expires_ms is not None:
             self.broker.watch(queue)
-        return queue, queue.is_stored
+        return queue, queue.durable
 
     def purge(self, queue: Queue) -> int:
         """Drop the ready messages; return how many."""
@@ -370,7 +388,7 @@ class VirtualHost:
             consumer.is_cancelled = True
             consumer.channel.consumers.pop(consumer.tag, None)
             consumer.channel.session.notify_cancel(consumer)
-        if queue.is_stored:
+        if queue.durable:
             journal = self.broker.journal
             for entry in self._entries(queue):
                 if entry.batch:
@@ -407,6 +425,4 @@ class VirtualHost:
 
 def _is_durable(binding: Binding) -> bool:
     """Tell whether a binding is written to disk: both of its ends are."""
-    destination = binding.destination
-    kept = destination.is_stored if isinstance(destination, Queue) else destination.durable
-    return binding.source.durable and kept
+    return binding.source.durable and binding.destination.durable
