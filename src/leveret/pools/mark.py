@@ -9,12 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
-from typing import Final, Self
+from typing import Final
 
-__all__ = ["Mark"]
+__all__ = ["MARK_SIZE_BYTES", "Mark"]
 
 _WORD: Final = struct.Struct("=Q")
+MARK_SIZE_BYTES: Final = _WORD.size
 
 
 class Mark:
@@ -26,13 +26,6 @@ class Mark:
         """Map the word behind ``fd``, which this object owns from now on."""
         self.fd = fd
         self._memory = mmap.mmap(fd, _WORD.size)
-
-    @classmethod
-    def create(cls) -> Self:
-        """Make a new word, 0."""
-        with tempfile.TemporaryFile() as file:
-            file.truncate(_WORD.size)
-            return cls(os.dup(file.fileno()))
 
     def write(self, number: int) -> None:
         """Note that job ``number`` runs now."""

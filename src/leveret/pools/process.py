@@ -12,9 +12,11 @@ thread: children ask the kernel to kill them when the thread that started them i
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
@@ -23,10 +25,10 @@ import msgspec
 
 from leveret.errors import RemoteProtocolError
 from leveret.pools.child import Handles
-from leveret.pools.mark import Mark
+from leveret.pools.mark import MARK_SIZE_BYTES, Mark
 from leveret.pools.wire import Control, FrameReader, Job, Kind, frame
 
-__all__ = ["ChildEvents", "ChildProcess", "ChildState", "Exit", "Report"]
+__all__ = ["ChildEvents", "ChildProcess", "ChildState", "Exit", "Report", "new_mark"]
 
 Report = TypeVar("Report")
 
@@ -109,7 +111,7 @@ class ChildProcess(Generic[Report]):
         """Start the process; ``child_ready`` or ``child_failed`` or ``child_exited`` follows."""
         self._data, data = socket.socketpair()
         self._control, control = socket.socketpair()
-        self._mark = Mark.create()
+        self._mark = new_mark()
         handles = Handles(data.fileno(), control.fileno(), self._mark.fd)
         with data, control:
             # A process group of its own: Ctrl-C in the terminal is for the supervisor, which decides what becomes of children.
@@ -241,3 +243,10 @@ class ChildProcess(Generic[Report]):
         if self.state is not ChildState.LEAVING:
             self.kill()
         return None
+
+
+def new_mark() -> Mark:
+    """Make a word of memory to be shared with a child, 0 at first."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(MARK_SIZE_BYTES)
+        return Mark(os.dup(file.fileno()))

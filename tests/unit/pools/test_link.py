@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from leveret.pools.link import FLUSH_COUNT, Link
-from leveret.pools.mark import Mark
+from leveret.pools.process import new_mark
 from leveret.pools.wire import FrameReader, Job, frame
 
 
@@ -19,7 +19,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.socket, data = socket.socketpair()
         self.socket.settimeout(5.0)
-        self.mark = Mark.create()
+        self.mark = new_mark()
         self.link = Link(data, self.mark)
         self._data = data
         self._reader = FrameReader()
