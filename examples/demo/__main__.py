@@ -110,25 +110,41 @@ def source_files(limit: int | None) -> list[Path]:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting until a start or a stop is complete, so that nothing is left half started."""
+    waiting: list[int] = []
+    handlers = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if waiting:
+            raise KeyboardInterrupt
+
+
+@contextmanager
 def broker(console: Console) -> Iterator[None]:
     """Start the embedded broker on an empty folder; stop it at the end."""
-    local.stop(HOME, timeout_s=STOP_S)  # of a run that was killed
-    shutil.rmtree(HOME, ignore_errors=True)
     try:
-        url = local.find_or_start(app.name, home=HOME)
+        with uninterrupted():
+            local.stop(HOME, timeout_s=STOP_S)  # of a run that was killed
+            shutil.rmtree(HOME, ignore_errors=True)
+            url = local.find_or_start(app.name, home=HOME)
         running = local.find(HOME)
         assert running is not None
         console.print(f"[bold]broker[/]   {url.safe}  (embedded, process {running.pid})")
         console.print(f"[bold]data[/]     {running.data}")
         yield
     finally:
-        app.close()
-        left = local.find(HOME)
-        try:
-            local.stop(HOME, timeout_s=STOP_S)
-        except LeveretError:
-            if left is not None:
-                os.kill(left.pid, signal.SIGKILL)
+        with uninterrupted():
+            app.close()
+            left = local.find(HOME)
+            try:
+                local.stop(HOME, timeout_s=STOP_S)
+            except LeveretError:
+                if left is not None:
+                    os.kill(left.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -137,23 +153,26 @@ def worker(console: Console, concurrency: int) -> Iterator[subprocess.Popen[byte
     command = ["leveret", "worker", "--app=examples.demo.tasks:app", "--pool=process", f"--concurrency={concurrency}"]
     log = HOME / "worker.log"
     console.print(f"[bold]worker[/]   {' '.join(command)}  (log: {log})", soft_wrap=True)
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "leveret.cli.main", *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for this program, which then stops the worker
-        )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with uninterrupted(), open(log, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "leveret.cli.main", *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this program, which then stops the worker
+            )
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            with uninterrupted():
+                process.terminate()
+                try:
+                    process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 # -------------------------------------------------------------------------------------------------- the job
