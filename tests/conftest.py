@@ -15,6 +15,15 @@ from tests.support.rabbitmq import RabbitMQ, missing_parts
 _vhost_numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect the embedded broker to fail what it is marked not to do yet; once it does, the mark has to go."""
+    for item in items:
+        mark = item.get_closest_marker("not_yet")
+        parameters = getattr(item, "callspec", None)
+        if mark is not None and parameters is not None and parameters.params.get("broker") == "embedded":
+            item.add_marker(pytest.mark.xfail(reason=f"the embedded broker does not {mark.args[0]} yet", strict=True))
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     """Run one real RabbitMQ for the whole session; skip where it is not installed, fail there in CI."""

@@ -319,16 +319,19 @@ def test_dead_letter_goes_to_every_queue_of_the_exchange(broker: Broker, channel
 # ---------------------------------------------------------------------------------------------------- length limits
 
 
+@pytest.mark.not_yet("limit the length of a queue")
 def test_full_queue_drops_its_oldest_message(broker: Broker, channel: BlockingChannel) -> None:
     """Beyond x-max-length the head is dead-lettered, reason ``maxlen``."""
     post = Post(broker, channel, x_max_length=2)
     for body in (b"1", b"2", b"3"):
         publish(channel, post.queue, body)
+    assert settle(channel, post.queue) == 2
     letter = get_when_there(channel, post.letters)
     assert (letter.body, letter.properties.headers["x-death"][0]["reason"]) == (b"1", "maxlen")
     assert [get_when_there(channel, post.queue).body for _ in range(2)] == [b"2", b"3"]
 
 
+@pytest.mark.not_yet("limit the length of a queue")
 def test_full_queue_may_refuse_instead(raw_channel: RawClient) -> None:
     """With x-overflow=reject-publish a full queue refuses a message: basic.nack to the publisher."""
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
