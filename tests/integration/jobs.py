@@ -8,11 +8,14 @@ import signal
 import time
 from pathlib import Path
 
-from leveret import App, RetryPolicy, TaskContext
+from leveret import App, Queue, RetryPolicy, TaskContext
 
 app = App("jobs")
 app.conf.task_default_queue = os.environ["JOBS_QUEUE"]
 app.conf.update(json.loads(os.environ.get("JOBS_SETTINGS", "{}")))
+if dead_letters := os.environ.get("JOBS_DEAD_LETTERS"):
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters}
+    app.conf.task_queues = [Queue(os.environ["JOBS_QUEUE"], queue_arguments=arguments)]
 
 
 @app.task(name="jobs.add")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
+import pytest
+
+from leveret.broker import local
 from tests.integration.conftest import MakeWorkshop
 from tests.support.brokers import Broker
 from tests.support.pika_client import open_connection
@@ -82,3 +87,33 @@ def test_a_queue_with_other_arguments_is_told_and_left_alone(make_workshop: Make
     assert first.queue in line
     assert "x-max-priority" in line
     second.close()
+
+
+def test_a_worker_can_be_stopped_while_its_broker_is_away(workshop: Workshop, broker: Broker) -> None:
+    """A worker that looks for its broker ends at SIGTERM as any other, the task it runs included."""
+    workshop.start_worker("--concurrency=1")
+    workshop.jobs.hold.apply_async((str(workshop.folder), "running"), ignore_result=True)
+    workshop.wait_for_start("running")
+    broker.server.stop()
+    workshop.wait_for_log("lost")
+    workshop.let_go("running")
+    assert workshop.stop_worker() == 0
+    broker.server.start()
+    workshop.wait_for_ready(1)
+
+
+def test_the_local_broker_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no broker configured, a worker whose local broker has died starts it again, and loses nothing."""
+    workshop = Workshop(tmp_path, "local://", "local")
+    monkeypatch.setenv("LEVERET_HOME", workshop.environment["LEVERET_HOME"])
+    try:
+        workshop.start_worker("--concurrency=1")
+        assert workshop.jobs.add.delay(1, 2).get(timeout=20) == 3
+        found = local.find()
+        assert found is not None
+        os.kill(found.pid, signal.SIGKILL)
+        workshop.wait_for_log("reconnected to")
+        assert workshop.jobs.add.delay(2, 2).get(timeout=20) == 4
+    finally:
+        workshop.close()
+        local.stop()

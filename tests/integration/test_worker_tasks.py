@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from leveret import NotRegistered
+from leveret import NotRegistered, Queue
 from tests.integration.conftest import MakeWorkshop
+from tests.support.pika_client import open_connection
 from tests.support.worker import Workshop
 
 
@@ -73,3 +74,19 @@ def test_an_unregistered_task_is_told_and_kept(workshop: Workshop) -> None:
     workshop.wait_for_ready(1, f"{workshop.queue}.parked")
     workshop.wait_for_ready(0)
     assert f"kept in queue {workshop.queue}.parked" in workshop.said()
+
+
+def test_a_failed_task_goes_to_the_dead_letter_exchange_of_its_queue(workshop: Workshop) -> None:
+    """Where the queue has a dead-letter exchange, the message of a failed task is there; the failure is stored all the same."""
+    dead = f"{workshop.queue}.dead"
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    with open_connection(workshop.url) as connection:
+        channel = connection.channel()
+        channel.queue_declare(dead, durable=True)
+        channel.queue_declare(workshop.queue, durable=True, arguments=arguments)
+    workshop.jobs.app.conf.task_queues = [Queue(workshop.queue, queue_arguments=arguments)]
+    workshop.environment["JOBS_DEAD_LETTERS"] = dead
+    workshop.start_worker("--concurrency=1")
+    with pytest.raises(ValueError, match="try 2"):
+        workshop.jobs.flaky.delay(99).get(timeout=20)
+    workshop.wait_for_ready(1, dead)
