@@ -56,7 +56,7 @@ def test_a_task_without_retries_left_fails_with_its_own_exception(workshop: Work
     result = workshop.jobs.flaky.delay(99)
     with pytest.raises(ValueError, match="try 2"):
         result.get(timeout=20)
-    assert f"ERROR leveret.worker task jobs.flaky[{result.id}] failed" in workshop.said()
+    workshop.wait_for_log(f"ERROR leveret.worker task jobs.flaky[{result.id}] failed")
 
 
 def test_an_unregistered_task_is_told_and_kept(workshop: Workshop) -> None:
@@ -73,7 +73,7 @@ def test_an_unregistered_task_is_told_and_kept(workshop: Workshop) -> None:
         result.get(timeout=20)
     workshop.wait_for_ready(1, f"{workshop.queue}.parked")
     workshop.wait_for_ready(0)
-    assert f"kept in queue {workshop.queue}.parked" in workshop.said()
+    workshop.wait_for_log(f"kept in queue {workshop.queue}.parked")
 
 
 def test_a_failed_task_goes_to_the_dead_letter_exchange_of_its_queue(workshop: Workshop) -> None:

@@ -36,6 +36,8 @@ class StartProblem(NamedTuple):
 
     payload: bytes | None
     exit: Exit | None
+    was_ready: bool = False
+    """It had started, but died at once without having been given anything."""
 
 
 class PoolEvents(Protocol[Report]):
@@ -168,7 +170,7 @@ class Pool(Generic[Report]):
         if self._stopping or place.is_surplus:
             return
         if job_running == 0 and self._loop.time() - ready_at_s < _SETTLED_AFTER_S:
-            self._not_started(place, StartProblem(None, exit_))
+            self._not_started(place, StartProblem(None, exit_, was_ready=True))
             return
         place.attempts_failed = 0
         self._start(place)

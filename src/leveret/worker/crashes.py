@@ -16,8 +16,10 @@ from leveret.app.executed import ExecutedTask
 from leveret.errors import AMQPError, MessageError, WorkerLost
 from leveret.pools.process import Exit
 from leveret.results.meta import encode_failure
-from leveret.tasks.message import TaskMessage, count_crash, decode
+from leveret.tasks.decoding import decode
+from leveret.tasks.message import TaskMessage
 from leveret.tasks.outcomes import Lost
+from leveret.tasks.raw_header import count_crash
 from leveret.tasks.states import State
 
 __all__ = ["Crash", "crash_of", "lost_task"]

@@ -15,8 +15,8 @@ from leveret.app.executed import ExecutedTask
 from leveret.clock import Clock
 from leveret.errors import LeveretError
 from leveret.pools.process import Exit
-from leveret.tasks.message import peek
 from leveret.tasks.outcomes import NotDue, Succeeded, Unrunnable
+from leveret.tasks.raw_header import peek
 from leveret.worker.attempt import Attempt
 from leveret.worker.connection import BrokerConnection
 from leveret.worker.crashes import crash_of, lost_task

@@ -199,6 +199,7 @@ class Worker:
         """Learn of the app from the first, and hand tasks to each."""
         if not self._first_facts.done():
             self._first_facts.set_result(msgspec.msgpack.decode(payload, type=AppFacts))
+        logger.debug("child %d is ready", child.pid)
         self._dispatcher.child_ready(child)
 
     def child_answered(self, child: ChildProcess[ExecutedTask], answers: list[tuple[int, ExecutedTask]]) -> None:
@@ -280,6 +281,8 @@ def _start_error(problem: StartProblem) -> LeveretError:
     if problem.exit is None:
         reason = (problem.payload or b"").decode(errors="replace")
         return WorkerFailed(f"no child process could be started: {reason}")
+    if problem.was_ready:
+        return WorkerFailed(f"a child process ended as soon as it was ready: {problem.exit}")
     if problem.payload is None:
         return WorkerFailed(f"a child process ended while it imported the app: {problem.exit}; its own output is above")
     failed = msgspec.msgpack.decode(problem.payload, type=StartFailed)
