@@ -30,8 +30,10 @@ from leveret.app.task import Task
 from leveret.clock import Clock, SystemClock
 from leveret.errors import AMQPError, EncodingError, MessageError, RetriesExhausted, TaskError, TaskRevoked
 from leveret.results.meta import encode_failure, encode_success
-from leveret.tasks.message import TaskMessage, decode, encode_message_header, peek
+from leveret.tasks.decoding import decode
+from leveret.tasks.message import TaskMessage, encode_message_header
 from leveret.tasks.outcomes import Failed, Ignored, NotDue, Outcome, Rejected, RetryAt, Revoked, Succeeded, Unrunnable
+from leveret.tasks.raw_header import peek
 from leveret.tasks.retry import RetryPolicy
 from leveret.tasks.routing import DELAY_S_MAX
 from leveret.tasks.signals import Ignore, Reject, Retry

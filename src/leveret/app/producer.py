@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 _LEASE_USED_S: Final = DELAY_LEASE_S / 3
 """A delay queue declared this long ago is declared again: a publish that takes its time must still be within the lease."""
-_LEASES_MAX: Final = 1000
+_REMEMBERED_MAX: Final = 1000
+"""Queues, and delay queues, that are remembered; beyond, all are forgotten and looked up again."""
 
 
 class Producer:
@@ -45,6 +46,7 @@ class Producer:
         self._clock = clock or SystemClock()
         self._ids = ids or SystemIdSource()
         self._queues: Mapping[str, Queue] = {queue.name: queue for queue in settings.task_queues}
+        self._routes: dict[str, Route] = {}
         self._leases: dict[str, float] = {}
         self._host = socket.gethostname()
         self._client = BlockingClient(
@@ -83,7 +85,7 @@ class Producer:
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC)
         message = self._message(task, args, kwargs, options, now)
         body = encode_body(encoded_args, encoded_kwargs, Embedded())
-        route = route_to(queue, self._queues, max_priority=self._settings.task_queue_max_priority)
+        route = self._route(queue)
         delay_s = 0.0 if message.eta is None else (message.eta - now).total_seconds()
         self._client.declare([route.queue], self._remaining_s(deadline_s))
         if delay_s > 0:
@@ -126,6 +128,16 @@ class Producer:
             headers=dict(options.get("headers") or {}),
         )
 
+    def _route(self, queue: str) -> Route:
+        """Return the way to a queue: made once, for most programs have few."""
+        route = self._routes.get(queue)
+        if route is None:
+            if len(self._routes) >= _REMEMBERED_MAX:
+                self._routes.clear()
+            route = route_to(queue, self._queues, max_priority=self._settings.task_queue_max_priority)
+            self._routes[queue] = route
+        return route
+
     def _delay(self, route: Route, delay_s: float, deadline_s: float) -> Route:
         """Return the way into the delay queue before a queue; it exists then, and for long enough."""
         waiting = delay_queue(route.queue.name, delay_s)
@@ -133,7 +145,7 @@ class Producer:
         is_due = now_s - self._leases.get(waiting.name, float("-inf")) >= _LEASE_USED_S
         self._client.declare([waiting], self._remaining_s(deadline_s), again=is_due)
         if is_due:
-            if len(self._leases) >= _LEASES_MAX:
+            if len(self._leases) >= _REMEMBERED_MAX:
                 self._leases.clear()
             self._leases[waiting.name] = now_s
         return Route("", waiting.name, waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar, overload
 
 import msgspec
@@ -169,7 +169,7 @@ def result_backend(value: object) -> str:
     raise ConfigurationError(f"there is no result store {text!r}; there are rpc:// (a reply queue) and sqlite:///path/to/file")
 
 
-def queues(value: object) -> tuple[Queue, ...]:
+def queues(value: object) -> Sequence[Queue]:
     """Take a list of queues, each name once."""
     if not isinstance(value, list | tuple):
         raise ConfigurationError(f"a list of Queue is expected, not {value!r}")

@@ -7,8 +7,8 @@ never taken in silence. The first use of the app (a call sent, a worker started)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 from leveret.amqp.topology import Queue
 from leveret.app import setting
@@ -57,7 +57,7 @@ class Settings:
     )
 
     task_default_queue = Setting("celery", setting.name, "The queue of a task that names none and that no route fits.")
-    task_queues = Setting[tuple[Queue, ...]](
+    task_queues = Setting[Sequence[Queue]](
         (), setting.queues, "Queues with an exchange, arguments or priorities; any other name is a plain durable queue."
     )
     task_routes = Setting[Mapping[str, str]](
@@ -157,8 +157,10 @@ class Settings:
         """Tell whether the settings take no more changes."""
         return self._frozen_since is not None
 
-    def __setattr__(self, name: str, value: object) -> None:
-        self.update({name: value})
+    if not TYPE_CHECKING:  # type checkers are to know the settings there are, and nothing else
+
+        def __setattr__(self, name: str, value: object) -> None:
+            self.update({name: value})
 
     def __repr__(self) -> str:
         shown = {name: "(hidden)" if name.endswith("_url") else value for name, value in self.values.items()}

@@ -1,4 +1,4 @@
-"""The message of one task call: Celery's message protocol 2, written and read; protocol 1 is read.
+"""The message of one task call: Celery's message protocol 2, as it is written.
 
 Written as Celery writes it, key for key, so that its workers and ours take each other's messages::
 
@@ -9,7 +9,8 @@ Written as Celery writes it, key for key, so that its workers and ours take each
                  whatever the caller adds
     body         [args, kwargs, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]
 
-Source: celery/app/amqp.py of 5.7 and docs/internals/protocol.rst, compared with real Celery in the tests.
+Source: celery/app/amqp.py of 5.7 and docs/internals/protocol.rst, compared with real Celery in the tests. How messages are
+read is in ``leveret.tasks.decoding``.
 """
 
 from __future__ import annotations
@@ -17,50 +18,35 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from leveret.amqp.properties import BasicProperties, decode_header, encode_header
+from leveret.amqp.properties import BasicProperties, encode_header
 from leveret.amqp.tables import FieldValue, Table
-from leveret.errors import AMQPError, MessageError
-from leveret.tasks.serializers import decode_json, decompress, encode_json
+from leveret.tasks.serializers import encode_json
 
 __all__ = [
     "CRASHES_HEADER",
+    "JSON_TYPE",
     "Embedded",
     "TaskMessage",
-    "count_crash",
-    "decode",
     "describe",
     "encode",
     "encode_body",
     "encode_message_header",
-    "peek",
 ]
 
 CRASHES_HEADER: Final = "x-leveret-crashes"
 """How many processes have died of this message; ours, not Celery's."""
 
+JSON_TYPE: Final = "application/json"
+
 _REPR_SIZE_MAX: Final = 1024
 _PERSISTENT: Final = 2
-_JSON: Final = "application/json"
-_ENCODINGS: Final = ("utf-8", "utf8", "us-ascii", "ascii", None)
 _NO_WORKFLOW: Final = b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
-
-_OWN_HEADERS: Final = frozenset(
-    {"lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id"}
-    | {"argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "compression"}
-    | {CRASHES_HEADER}
-)
 
 # What a broker notes on a message's way: no business of the next message with the same content.
 _TRACE_PREFIXES: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-
-# Octets of a field's value by its tag, for skipping; those not here begin with a size in 4 octets.
-_VALUE_SIZES: Final[Mapping[int, int]] = {
-    ord(tag): size for tags, size in {"V": 0, "tbB": 1, "su": 2, "Iif": 4, "D": 5, "lLdT": 8}.items() for tag in tags
-}
-_SIZED_TAGS: Final = frozenset(b"SxAF")
 
 
 @dataclass(slots=True)
@@ -193,7 +179,7 @@ def encode_message_header(message: TaskMessage, body_size: int) -> bytes:
     return encode_header(
         body_size,
         BasicProperties(
-            content_type=_JSON,
+            content_type=JSON_TYPE,
             content_encoding="utf-8",
             headers=headers,
             delivery_mode=_PERSISTENT,
@@ -203,77 +189,6 @@ def encode_message_header(message: TaskMessage, body_size: int) -> bytes:
             expiration=None if message.expiration_ms is None else str(message.expiration_ms),
         ),
     )
-
-
-def decode(header: bytes, body: bytes) -> TaskMessage:
-    """Decode a task message of protocol 2, or of protocol 1, from the payload of its content header and its body.
-
-    Raises:
-        MessageError: it is neither; the message says what is wrong with it.
-
-    """
-    try:
-        _, properties = decode_header(header)
-    except AMQPError as error:
-        raise MessageError(f"a content header that cannot be decoded: {error}") from error
-    headers = properties.headers or {}
-    content = _decode_content(properties, headers, body)
-    if isinstance(headers.get("task"), str):
-        return _decode_2(properties, headers, content)
-    if isinstance(content, dict) and "task" in content:
-        return _decode_1(properties, headers, content)
-    raise MessageError("a message without the header 'task', which every task message of Celery's protocol 2 has")
-
-
-def peek(header: bytes) -> tuple[str | None, str | None]:
-    """Return the task's name and id out of a raw content header, as far as they are there: nothing else is decoded."""
-    # 1.4 µs for a message of our own, where decode_header takes 9 (CPython 3.11): a supervisor does this once a task.
-    task: str | None = None
-    task_id: str | None = None
-    try:
-        flags = header[12] << 8 | header[13]
-        if not flags & 0x2000:
-            return None, None
-        offset = 14
-        for flag in (0x8000, 0x4000):  # content_type and content_encoding stand before the headers
-            if flags & flag:
-                offset += 1 + header[offset]
-        end = offset + 4 + int.from_bytes(header[offset : offset + 4])
-        offset += 4
-        while offset < end and (task is None or task_id is None):
-            tag_at = offset + 1 + header[offset]
-            name = header[offset + 1 : tag_at]
-            tag = header[tag_at]
-            start = tag_at + 1
-            if tag in _SIZED_TAGS:
-                size = int.from_bytes(header[start : start + 4])
-                start += 4
-            else:
-                size = _VALUE_SIZES[tag]
-            offset = start + size
-            if tag == 83:  # S
-                if name == b"task":
-                    task = header[start:offset].decode()
-                elif name == b"id":
-                    task_id = header[start:offset].decode()
-    except (IndexError, KeyError, UnicodeDecodeError):
-        pass  # Malformed: whoever decodes it says so.
-    return task, task_id
-
-
-def count_crash(header: bytes) -> tuple[bytes, int]:
-    """Count one process more that died of a message: return its new content header and the count, this one included.
-
-    Raises:
-        AMQPError: a content header that cannot be decoded.
-
-    """
-    body_size, properties = decode_header(header)
-    headers = properties.headers or {}
-    crashes = headers.get(CRASHES_HEADER)
-    count = crashes + 1 if isinstance(crashes, int) else 1
-    properties.headers = {**headers, CRASHES_HEADER: count}
-    return encode_header(body_size, properties), count
 
 
 _BRIEF: Final = reprlib.Repr()
@@ -293,126 +208,3 @@ def _field_value(value: object) -> FieldValue:
     if value is None or isinstance(value, bool | int | float | str | bytes | datetime):
         return value
     return str(value)
-
-
-def _decode_content(properties: BasicProperties, headers: Table, body: bytes) -> object:
-    """Return what the body says, whatever its protocol."""
-    if properties.content_type != _JSON:
-        raise MessageError(f"a body of type {properties.content_type!r}; this version reads {_JSON}")
-    if (properties.content_encoding or "utf-8").lower() not in _ENCODINGS:
-        raise MessageError(f"a body in the encoding {properties.content_encoding!r}; this version reads utf-8")
-    compression = headers.get("compression")
-    return decode_json(decompress(body, compression) if isinstance(compression, str) else body)
-
-
-def _decode_2(properties: BasicProperties, headers: Table, content: object) -> TaskMessage:
-    match content:
-        case [list() as args, dict() as kwargs, (dict() | None) as embed, *_]:
-            pass
-        case _:
-            raise MessageError("a body that is not [args, kwargs, embed], as protocol 2 has it")
-    task_id = _text(headers, "id")
-    if task_id is None:
-        raise MessageError("a message without the header 'id', which every task message of protocol 2 has")
-    stamped, stamps = headers.get("stamped_headers"), headers.get("stamps")
-    return TaskMessage(
-        id=task_id,
-        task=str(headers["task"]),
-        args=args,
-        kwargs=kwargs,
-        embedded=_embedded(embed or {}),
-        retries=_count(headers, "retries"),
-        eta=_time(headers, "eta"),
-        expires=_time(headers, "expires"),
-        timelimit=_limits(headers.get("timelimit")),
-        root_id=_text(headers, "root_id"),
-        parent_id=_text(headers, "parent_id"),
-        group=_text(headers, "group"),
-        group_index=_count(headers, "group_index") if headers.get("group_index") is not None else None,
-        shadow=_text(headers, "shadow"),
-        argsrepr=_text(headers, "argsrepr") or "",
-        kwargsrepr=_text(headers, "kwargsrepr") or "",
-        origin=_text(headers, "origin"),
-        ignore_result=bool(headers.get("ignore_result")),
-        replaced_task_nesting=_count(headers, "replaced_task_nesting"),
-        stamped_headers=[str(name) for name in stamped] if isinstance(stamped, list) else None,
-        stamps=stamps if isinstance(stamps, dict) else {},
-        reply_to=properties.reply_to or None,
-        correlation_id=properties.correlation_id,
-        priority=properties.priority or 0,
-        crashes=_count(headers, CRASHES_HEADER),
-        headers={name: value for name, value in headers.items() if name not in _OWN_HEADERS},
-    )
-
-
-def _decode_1(properties: BasicProperties, headers: Table, content: Mapping[str, object]) -> TaskMessage:
-    """Read protocol 1: everything stands in the body, an object (docs/internals/protocol.rst, version 1)."""
-    task, task_id = content["task"], content.get("id")
-    args, kwargs = content.get("args") or [], content.get("kwargs") or {}
-    if not (isinstance(task, str) and isinstance(task_id, str) and isinstance(args, list) and isinstance(kwargs, dict)):
-        raise MessageError("a message of protocol 1 whose task, id, args or kwargs are not what they should be")
-    return TaskMessage(
-        id=task_id,
-        task=task,
-        args=args,
-        kwargs=kwargs,
-        embedded=_embedded(content),
-        retries=_count(content, "retries"),
-        eta=_time(content, "eta"),
-        expires=_time(content, "expires"),
-        timelimit=_limits(content.get("timelimit")),
-        group=_text(content, "taskset"),
-        reply_to=properties.reply_to or None,
-        correlation_id=properties.correlation_id,
-        priority=properties.priority or 0,
-        crashes=_count(headers, CRASHES_HEADER),
-        headers={name: value for name, value in headers.items() if name not in _OWN_HEADERS},
-    )
-
-
-def _embedded(embed: Mapping[str, object]) -> Embedded:
-    callbacks, errbacks, chain = embed.get("callbacks"), embed.get("errbacks"), embed.get("chain")
-    return Embedded(
-        callbacks=callbacks if isinstance(callbacks, list) else None,
-        errbacks=errbacks if isinstance(errbacks, list) else None,
-        chain=chain if isinstance(chain, list) else None,
-        chord=embed.get("chord"),
-    )
-
-
-def _text(fields: Mapping[str, object], name: str) -> str | None:
-    value = fields.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise MessageError(f"a message whose {name!r} is {value!r}, where text is expected")
-
-
-def _count(fields: Mapping[str, object], name: str) -> int:
-    value = fields.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, int) and value >= 0:
-        return value
-    raise MessageError(f"a message whose {name!r} is {value!r}, where a whole number is expected")
-
-
-def _time(fields: Mapping[str, object], name: str) -> datetime | None:
-    """Return a time; without an offset it is in UTC, as Celery's were by default."""
-    text = _text(fields, name)
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise MessageError(f"a message whose {name!r} is {text!r}, where a time in ISO 8601 is expected") from error
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _limits(value: object) -> tuple[float | None, float | None]:
-    match value:
-        case [(int() | float() | None) as hard, (int() | float() | None) as soft]:
-            return hard, soft
-        case None:
-            return None, None
-        case _:
-            raise MessageError(f"a message whose 'timelimit' is {value!r}, where [hard, soft] is expected")

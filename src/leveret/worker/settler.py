@@ -56,7 +56,7 @@ class Settler:
         """Acknowledge now those whose task is acknowledged early."""
         if self._some_are_early:
             for attempt in attempts:
-                if not attempt.is_settled and not self._policy(attempt).acks_late:
+                if not attempt.is_settled and not self._policy(attempt).acks_late and not self._is_void(attempt):
                     self._settle(attempt, _ACK)
                     attempt.is_settled = True
 

@@ -21,7 +21,8 @@ from leveret.amqp.tables import encode_shortstr
 from leveret.app.executed import ExecutedTask
 from leveret.app.execution import Attempt, Execution
 from leveret.results.meta import ResultMeta, decode_meta
-from leveret.tasks.message import Embedded, TaskMessage, decode, encode
+from leveret.tasks.decoding import decode
+from leveret.tasks.message import Embedded, TaskMessage, encode
 from leveret.tasks.outcomes import Failed, Ignored, NotDue, Rejected, RetryAt, Revoked, Succeeded, Unrunnable
 from leveret.tasks.states import State
 from tests.support.clocks import SetClock

@@ -19,16 +19,9 @@ from kombu.serialization import loads as kombu_loads
 
 from leveret.amqp.properties import BasicProperties, decode_header, encode_header
 from leveret.errors import MessageError
-from leveret.tasks.message import (
-    CRASHES_HEADER,
-    Embedded,
-    TaskMessage,
-    count_crash,
-    decode,
-    describe,
-    encode,
-    peek,
-)
+from leveret.tasks.decoding import decode
+from leveret.tasks.message import CRASHES_HEADER, Embedded, TaskMessage, describe, encode
+from leveret.tasks.raw_header import count_crash, peek
 
 ID = "8c1d7b9e-5f0b-4b7e-9d5c-1c1c5c0e8a11"
 MOMENT = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)

@@ -6,7 +6,8 @@ import pytest
 
 from leveret.pools.process import Exit
 from leveret.results.meta import decode_meta
-from leveret.tasks.message import TaskMessage, decode, encode
+from leveret.tasks.decoding import decode
+from leveret.tasks.message import TaskMessage, encode
 from leveret.tasks.outcomes import Lost
 from leveret.tasks.states import State
 from leveret.worker.crashes import crash_of, lost_task
