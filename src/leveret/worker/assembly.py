@@ -59,7 +59,7 @@ def assemble(facts: AppFacts, config: WorkerConfig, *, slots: int, pace: Pace, e
     sink: ResultSink = (
         ReplySink(connection.channel) if file is None else StoreSink(SqliteWriter(file, expires_s=facts.result_expires_s))
     )
-    follow_ups = FollowUps(connection, timeout_s=facts.publish_timeout_s, monotonic_s=clock.monotonic_s)
+    follow_ups = FollowUps(connection, monotonic_s=clock.monotonic_s)
     return Parts(
         facts=facts,
         queues=_queues(facts, config),

@@ -54,7 +54,6 @@ def facts_of(app: App) -> AppFacts:
         result_backend=conf.result_backend,
         result_expires_s=conf.result_expires,
         connect_timeout_s=conf.broker_connection_timeout,
-        publish_timeout_s=conf.broker_publish_timeout,
         heartbeat_s=conf.broker_heartbeat if conf.worker_heartbeat is None else conf.worker_heartbeat,
         concurrency=conf.worker_concurrency,
         prefetch_multiplier=conf.worker_prefetch_multiplier,

@@ -14,10 +14,14 @@ from leveret.client.asynchronous import AsyncChannel
 from leveret.tasks.routing import DELAY_LEASE_S, DELAY_S_MAX, delay_queue
 from leveret.worker.connection import BrokerConnection
 
-__all__ = ["PARKING_SUFFIX", "FollowUps"]
+__all__ = ["CONFIRM_TIMEOUT_S", "PARKING_SUFFIX", "FollowUps"]
 
 PARKING_SUFFIX: Final = ".parked"
 """``celery.parked`` holds the messages of ``celery`` that no worker here could run, until somebody moves them back."""
+
+CONFIRM_TIMEOUT_S: Final = 60.0
+"""Longer than a producer's patience: a broker that is short of memory confirms nothing until it has some again, and a message
+given up too early would come twice."""
 
 _DECLARED_MAX: Final = 1000
 
@@ -25,9 +29,8 @@ _DECLARED_MAX: Final = 1000
 class FollowUps:
     """Publishes them on the connection there is, waiting for one while there is none."""
 
-    def __init__(self, connection: BrokerConnection, *, timeout_s: float, monotonic_s: Callable[[], float]) -> None:
+    def __init__(self, connection: BrokerConnection, *, monotonic_s: Callable[[], float]) -> None:
         self._connection = connection
-        self._timeout_s = timeout_s
         self._monotonic_s = monotonic_s
         self._declared: dict[tuple[int, str], float] = {}
 
@@ -72,5 +75,5 @@ class FollowUps:
 
     async def _publish(self, queue: str, header: bytes, body: bytes) -> None:
         channel: AsyncChannel = await self._connection.channel()
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             await channel.publish("", queue, header, body, mandatory=True)

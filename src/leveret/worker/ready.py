@@ -119,7 +119,6 @@ class AppFacts(msgspec.Struct, frozen=True):
     result_backend: str | None
     result_expires_s: float
     connect_timeout_s: float
-    publish_timeout_s: float
     heartbeat_s: int
     concurrency: int | None
     prefetch_multiplier: int | None

@@ -15,7 +15,7 @@ from leveret.app.executed import ExecutedTask
 from leveret.clock import Clock
 from leveret.errors import LeveretError
 from leveret.pools.process import Exit
-from leveret.tasks.outcomes import NotDue, Succeeded, Unrunnable
+from leveret.tasks.outcomes import Succeeded, Unrunnable
 from leveret.tasks.raw_header import peek
 from leveret.worker.attempt import Attempt
 from leveret.worker.connection import BrokerConnection
@@ -115,11 +115,12 @@ class Settler:
         try:
             if executed.meta is not None:
                 await self._sink.put([executed])
+            if self._is_void(attempt):
+                self._tell_void(attempt)
+                return
             for each in executed.follow_ups:
                 await self._follow_ups.send_later(each.queue, each.delay_s, each.header, each.body)
-            if isinstance(outcome, NotDue):
-                await self._follow_ups.send_later(attempt.queue, outcome.delay_s, attempt.header, attempt.body)
-            elif isinstance(outcome, Unrunnable):
+            if isinstance(outcome, Unrunnable):
                 kept = f"; kept in queue {await self._follow_ups.park(attempt.queue, attempt.header, attempt.body)}"
         except (LeveretError, TimeoutError) as error:
             await self._put_off([attempt], f"task {executed.task_name}[{executed.task_id}]: finishing it failed: {error}")
@@ -128,6 +129,9 @@ class Settler:
         _log(executed, kept)
 
     async def _finish_crashed(self, attempt: Attempt, exit_: Exit) -> None:
+        if self._is_void(attempt):
+            self._tell_void(attempt)
+            return
         crash = crash_of(attempt.header, limit=self._facts.crash_limit)
         policy = self._policy(attempt)
         if attempt.is_settled or not policy.reruns_when_lost or crash.crashes >= self._facts.crash_limit:
@@ -170,12 +174,22 @@ class Settler:
             return
         channel = self._connection.channel_of(attempt.generation)
         if channel is None:
-            task, task_id = peek(attempt.header)
-            logger.info("task %s[%s] came on a connection that is gone: the broker will deliver it again", task, task_id)
+            self._tell_void(attempt)
         elif isinstance(decision, Ack):
             channel.ack(attempt.delivery_tag)
         else:
             channel.nack(attempt.delivery_tag, requeue=decision.requeue)
+
+    def _is_void(self, attempt: Attempt) -> bool:
+        """Tell whether the broker has taken the delivery back, with its connection.
+
+        What follows from it then follows from the next delivery of the message: done twice, it would never end.
+        """
+        return not attempt.is_settled and self._connection.channel_of(attempt.generation) is None
+
+    def _tell_void(self, attempt: Attempt) -> None:
+        task, task_id = peek(attempt.header)
+        logger.info("task %s[%s] came on a connection that is gone: the broker will deliver it again", task, task_id)
 
     def _policy(self, attempt: Attempt) -> Policy:
         policies = self._facts.policies
@@ -186,7 +200,13 @@ class Settler:
     def _begin(self, steps: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(steps)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Not one of those the steps expect: the delivery would be held for ever, so whoever watches the loop must know.
+            task.get_loop().call_exception_handler({"message": "settling a delivery failed", "exception": error})
 
 
 def _log(executed: ExecutedTask, more: str = "") -> None:

@@ -11,6 +11,7 @@ from leveret.amqp.properties import BasicProperties, encode_header
 from leveret.app.executed import ExecutedTask
 from leveret.client.asynchronous import AsyncChannel
 from leveret.results.base import ResultWriter
+from leveret.worker.followups import CONFIRM_TIMEOUT_S
 
 __all__ = ["ReplySink", "ResultSink", "StoreSink"]
 
@@ -87,9 +88,7 @@ class ReplySink:
             for task in tasks
             if task.meta is not None and task.reply_to
         ]
-        if len(confirms) == 1:
-            await confirms[0]
-        else:
+        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
             await asyncio.gather(*confirms)
 
     async def close(self) -> None:

@@ -184,6 +184,9 @@ class Worker:
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
         """End a worker in which something went wrong that nobody foresaw: a service manager starts a sound one."""
         error = context.get("exception")
+        if "future" in context and not isinstance(context["future"], asyncio.Task):
+            logger.error("an error nobody waited for: %s", error)  # of a call that was given up, mostly
+            return
         logger.critical("%s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
         self._end(WorkerFailed(f"an error in the worker itself: {context.get('message')} ({error})"))
 

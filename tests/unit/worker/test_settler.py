@@ -13,7 +13,7 @@ from leveret.clock import SystemClock
 from leveret.errors import PublishNacked, StorageError
 from leveret.pools.process import Exit
 from leveret.tasks.message import TaskMessage, encode
-from leveret.tasks.outcomes import Failed, Outcome, Rejected, RetryAt, Succeeded, Unrunnable
+from leveret.tasks.outcomes import Failed, NotDue, Outcome, Rejected, RetryAt, Succeeded, Unrunnable
 from leveret.worker import settler
 from leveret.worker.attempt import Attempt
 from leveret.worker.connection import BrokerConnection
@@ -82,7 +82,6 @@ def make(steps: Steps, policy: Policy = POLICY, **policies: Policy) -> Settler:
         result_backend=None,
         result_expires_s=1.0,
         connect_timeout_s=1.0,
-        publish_timeout_s=1.0,
         heartbeat_s=0,
         concurrency=None,
         prefetch_multiplier=None,
@@ -121,6 +120,7 @@ def task_attempt(number: int, **changes: object) -> Attempt:
         (Succeeded(), (), ["store 1", "ack 1"]),
         (Failed("E", "m"), (), ["store 1", "nack 1 requeue=False"]),
         (RetryAt(2.0, 1, "E", "m"), (FollowUp(b"", b"", "q", 2.0),), ["store 1", "send to q in 2", "ack 1"]),
+        (NotDue(9.0), (FollowUp(b"", b"", "q", 9.0),), ["store 1", "send to q in 9", "ack 1"]),
         (Unrunnable("NotRegistered", "m"), (), ["store 1", "park celery", "ack 1"]),
         (Rejected(True, ""), (), ["store 1", "nack 1 requeue=True"]),
     ],
@@ -165,14 +165,27 @@ async def test_a_result_that_cannot_be_stored_gives_the_message_back(monkeypatch
     assert sorted(noted.done) == ["nack 1 requeue=True", "nack 2 requeue=True"]
 
 
-async def test_a_delivery_of_a_dead_connection_is_not_settled() -> None:
-    """Its tag means nothing on the new connection; the result is stored all the same."""
+@pytest.mark.parametrize("outcome", [Succeeded(), RetryAt(2.0, 1, "E", "m"), Unrunnable("NotRegistered", "m")])
+async def test_nothing_but_the_result_comes_of_a_delivery_of_a_dead_connection(outcome: Outcome) -> None:
+    """Its tag means nothing on the new connection, and what would follow from it follows from the next delivery."""
     noted = Steps()
     noted.generation = 2
     made = make(noted)
-    made.reported([(attempt(1, generation=1), executed(Succeeded()))])
+    made.reported([(attempt(1, generation=1), executed(outcome, follow_ups=[FollowUp(b"", b"", "q", 2.0)]))])
+    made.crashed(task_attempt(2), Exit(1, -9))
     await made.drain(5.0)
     assert noted.done == ["store 1"]
+
+
+async def test_an_error_nobody_foresaw_is_told_to_the_loop() -> None:
+    """A delivery whose steps broke off would be held for ever; the worker must hear of it at once."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: told.set())
+    noted = Steps()
+    noted.failing = KeyError("a bug")
+    made = make(noted)
+    made.reported([(attempt(1), executed(Succeeded()))])
+    await asyncio.wait_for(told.wait(), 5.0)
 
 
 async def test_early_acknowledgement_comes_with_the_handing_over() -> None:
