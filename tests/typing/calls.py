@@ -41,8 +41,7 @@ async def stream(self: TaskContext, day: str) -> float:
 
 
 assert_type(add(1), int)
-coroutine = fetch("x")
-assert_type(coroutine, Coroutine[Any, Any, bytes])
+to_await = assert_type(fetch("x"), Coroutine[Any, Any, bytes])
 assert_type(report("monday"), str)
 
 assert_type(add.delay(1, y=2), Result[int])
