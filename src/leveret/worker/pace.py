@@ -24,14 +24,17 @@ _RUNTIME_MIN_S: Final = 1e-6
 class Pace:
     """The mean of the recent tasks' run times, and the longest of them, slowly forgotten."""
 
-    __slots__ = ("longest_s", "mean_s")
+    __slots__ = ("count", "longest_s", "mean_s")
 
     def __init__(self) -> None:
+        self.count = 0
+        """How many tasks have been seen."""
         self.mean_s: float | None = None
         self.longest_s = 0.0
 
     def observe(self, runtime_s: float) -> None:
         """Take into account a task that has run."""
+        self.count += 1
         self.mean_s = runtime_s if self.mean_s is None else self.mean_s + _MEAN_WEIGHT * (runtime_s - self.mean_s)
         self.longest_s = max(runtime_s, self.longest_s * _LONGEST_DECAY)
 

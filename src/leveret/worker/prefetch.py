@@ -6,7 +6,8 @@ shrinks by cancelling one, whose unacknowledged deliveries stay valid.
 
 Adaptive, the default: a queue starts with one consumer of one message per slot, so that nothing waits here behind a task
 whose length is not known yet. While the tasks measured are short, consumers are added until the queue's deliveries cover
-``COVER_S`` of work. One long task among the recent ones takes it back to the first consumer.
+``COVER_S`` of work, but never beyond ``TRUST`` times the number of tasks measured: a few say little about the next. One long
+task among the recent ones takes it back to the first consumer.
 
 Limits: each queue has its own count, because consumers cannot share one; with several queues up to (queues - 1) x slots
 messages may wait here. They go back to the broker at once on shutdown.
@@ -18,7 +19,7 @@ from typing import Final
 
 from leveret.worker.pace import Pace
 
-__all__ = ["CONSUMERS_MAX", "COVER_S", "LONG_S", "PREFETCH_COUNT_MAX", "adaptive_counts", "fixed_count"]
+__all__ = ["CONSUMERS_MAX", "COVER_S", "LONG_S", "PREFETCH_COUNT_MAX", "TRUST", "adaptive_counts", "fixed_count"]
 
 PREFETCH_COUNT_MAX: Final = 1000
 CONSUMERS_MAX: Final = 4
@@ -27,6 +28,7 @@ COVER_S: Final = 0.02
 # A task this long makes what waits behind it late in a way that someone would notice.
 LONG_S: Final = 0.05
 _STEP: Final = 8
+TRUST: Final = 4
 _RUNTIME_MIN_S: Final = 1e-5
 
 
@@ -44,7 +46,7 @@ def adaptive_counts(slots: int, pace: Pace) -> list[int]:
     counts = [slots]
     if pace.mean_s is None or pace.longest_s >= LONG_S:
         return counts
-    wanted = slots * (1 + COVER_S / max(pace.mean_s, _RUNTIME_MIN_S))
+    wanted = min(slots * (1 + COVER_S / max(pace.mean_s, _RUNTIME_MIN_S)), TRUST * pace.count)
     total = slots
     while total * _STEP <= wanted and total < PREFETCH_COUNT_MAX and len(counts) < CONSUMERS_MAX:
         step = min(total * (_STEP - 1), PREFETCH_COUNT_MAX - total)

@@ -60,7 +60,7 @@ def test_short_tasks_add_consumers_within_the_limits(slots: int) -> None:
     """The counts of shorter tasks continue those of longer ones, and stay within the documented limits."""
     shorter: list[int] = []
     for runtime_s in (0.1, 0.03, 0.01, 0.003, 0.001, 0.000_3, 0.000_1, 0.000_01):
-        counts = adaptive_counts(slots, pace_of(runtime_s, times=30))
+        counts = adaptive_counts(slots, pace_of(runtime_s, times=3000))
         assert counts[: len(shorter)] == shorter
         assert counts[0] == slots
         assert len(counts) <= CONSUMERS_MAX
@@ -68,6 +68,12 @@ def test_short_tasks_add_consumers_within_the_limits(slots: int) -> None:
         shorter = counts
     if slots == 2:
         assert sum(shorter) == PREFETCH_COUNT_MAX
+
+
+def test_a_few_short_tasks_prove_little() -> None:
+    """The messages asked for grow with the number of tasks measured, however short these are."""
+    totals = [sum(adaptive_counts(2, pace_of(0.000_02, times=times))) for times in (1, 3, 10, 100, 1000)]
+    assert totals == [2, 2, 16, 128, PREFETCH_COUNT_MAX]
 
 
 def test_the_multiplier_is_celerys() -> None:
