@@ -36,7 +36,8 @@ class TaskOptions:
 
     def policy(self, *, default_delay_s: float) -> RetryPolicy:
         """Return the retry policy, with the app's delay where the task has none of its own."""
-        if self.has_own_delay:
+        # The second half is the common case, and asked once a task: replace() takes 6 µs, a quarter of a whole no-op task.
+        if self.has_own_delay or (default_delay_s == self.retry.backoff_s and default_delay_s <= self.retry.delay_max_s):
             return self.retry
         return replace(self.retry, backoff_s=default_delay_s, delay_max_s=max(default_delay_s, self.retry.delay_max_s))
 
