@@ -15,7 +15,8 @@ from leveret.broker.core.effects import CONFIRM, DELIVER
 from leveret.broker.core.journal import Batch
 from leveret.broker.core.message import Entry, Message
 from leveret.broker.core.session import Session
-from leveret.broker.core.snapshot import Snapshot
+from leveret.broker.storage.base import Storage
+from leveret.broker.storage.memory import MemoryStorage
 
 __all__ = ["Confirmed", "CoreBroker", "CoreClient", "Delivered", "Sent", "entry", "message", "route"]
 
@@ -90,11 +91,12 @@ class Sent(NamedTuple):
 class CoreBroker:
     """A core whose time stands still and whose disk writes when the test says so."""
 
-    def __init__(self, snapshot: Snapshot | None = None) -> None:
+    def __init__(self, storage: Storage | None = None, *, now_s: float = 1_800_000_000.0) -> None:
         numbers = itertools.count(1)
-        self.now_s = 1_800_000_000.0
+        self.now_s = now_s
+        self.storage = storage or MemoryStorage()
         self.core = Broker(lambda: f"name-{next(numbers)}")
-        self.core.restore(snapshot or Snapshot(), self.now_s)
+        self.core.restore(self.storage.load(), self.now_s)
         if "/" not in self.core.vhosts:
             self.core.add_vhost("/")
         self.unwritten: list[Batch] = []
@@ -114,11 +116,24 @@ class CoreBroker:
             self.unwritten.append(self.core.take_batch())
 
     def commit(self) -> None:
-        """Say that everything handed over so far is on disk."""
+        """Bring everything handed over so far to disk, and say so."""
         if self.unwritten:
+            self.storage.write(self.unwritten)
             self.written += self.unwritten
             self.unwritten.clear()
             self.core.committed_through(self.written[-1].id)
+
+    def stop(self) -> None:
+        """Stop in good order: sessions end, everything is written, the storage is closed as clean."""
+        for session in list(self.core.sessions):
+            session.close(self.now_s)
+        self.turn()
+        self.commit()
+        self.storage.close(self.core.redelivered())
+
+    def crash(self) -> None:
+        """Stop as a crash would: what is not on disk is lost."""
+        self.storage.close(None)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and do what is due then."""

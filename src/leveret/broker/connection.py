@@ -24,8 +24,8 @@ from leveret.amqp.methods.base import Method
 from leveret.amqp.tables import Table
 from leveret.broker.auth import MECHANISMS
 from leveret.broker.core.effects import CONFIRM, DELIVER, Effect
-from leveret.broker.core.session import Session
-from leveret.errors import AccessRefused, ChannelReplyError, LeveretError, ReplyError
+from leveret.broker.core.session import OUTBOX_BYTES_MAX, Session
+from leveret.errors import AccessRefused, ChannelReplyError, InternalError, LeveretError, ReplyError
 
 if TYPE_CHECKING:
     from leveret.broker.server import BrokerServer
@@ -36,6 +36,8 @@ log = logging.getLogger("leveret.broker")
 
 WRITE_BUFFER_BYTES_MAX: Final = 256 << 10
 """Unsent output above which a client's consumers wait."""
+LAST_WORDS_TIMEOUT_S: Final = 10.0
+"""How long a client has to take what was sent to it before its connection ended."""
 UNREAD_BYTES_MAX: Final = 16 << 20
 """Unsent output above which nothing more is read from a client: it asks and does not listen."""
 
@@ -61,7 +63,9 @@ class ClientConnection(asyncio.Protocol):
         self._from_loopback = False
         self._events: Iterator[Event] | None = None
         self._unread: list[bytes] = []
+        self._queued_bytes = 0
         self._is_resting = False
+        self._is_unheard = False
         self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
         self.session: Session | None = None
@@ -98,6 +102,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client: requeue what it held."""
         self._finish()
+        self._disarm()
         self._server.remove(self)
 
     def pause_writing(self) -> None:
@@ -109,6 +114,9 @@ class ClientConnection(asyncio.Protocol):
         """Go on: the client has caught up."""
         if self.session is not None:
             self.session.resume_output()
+        if self._is_unheard:
+            self._is_unheard = False
+            self.proceed()
         self._set_reading()
         self._server.schedule_turn()
 
@@ -116,6 +124,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _handle_events(self) -> None:
         """Obey the events at hand, up to a change that must first be on disk."""
+        try:
+            self._obey_events()
+        except Exception:  # one client's surprise is not the others'
+            self._crash()
+
+    def _obey_events(self) -> None:
         events = self._events
         assert events is not None
         server = self._server
@@ -134,10 +148,16 @@ class ClientConnection(asyncio.Protocol):
                     # What was published before is on its way to consumers before anything counts the messages.
                     broker.deliver_due(now_s)
                     self._handle_method(event[1], event[2], now_s)
-                    if self.session is not None and self.session.awaited_batch > broker.committed:
+                    session = self.session
+                    if session is not None and session.awaited_batch > broker.committed:
                         self._rest()
+                        self._server.await_commit(self)
                         return
                     self._hand_output_to_engine()
+                    if self._queued_bytes > OUTBOX_BYTES_MAX and not self._is_heard():
+                        self._rest()
+                        self._is_unheard = True
+                        return
                 elif event[0] == LOGIN:
                     self._login(event[1], event[2], event[3])
                 elif event[0] == OPENED:
@@ -150,22 +170,32 @@ class ClientConnection(asyncio.Protocol):
         self._events = None
         server.schedule_turn()
         self.write_output()
+        if not self._engine.is_open and not self._is_over:
+            self._arm()  # the handshake's and the close's time limits change with what the client sends
         if server.is_behind:
             self._set_reading()
 
     def _rest(self) -> None:
+        """Handle nothing more of this client until ``proceed``."""
         self._is_resting = True
         self._set_reading()
-        self._server.await_commit(self)
         self._server.schedule_turn()
 
+    def _is_heard(self) -> bool:
+        """Send what a client has asked for so far; return whether it listens."""
+        self._send(self._engine.data_to_send())
+        return self._transport is None or self._transport.get_write_buffer_size() <= UNREAD_BYTES_MAX
+
     def proceed(self) -> None:
-        """Go on: the change that the client waits for is on disk."""
+        """Go on: the change that the client waits for is on disk, or the client has listened."""
+        if not self._is_resting:
+            return
         self._is_resting = False
         if self._is_over:
             return
         self.write_output()
-        self._handle_events()
+        if self._events is not None:
+            self._handle_events()
         while self._unread and not self._is_resting:
             self.data_received(self._unread.pop(0))
         self._set_reading()
@@ -190,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
         session = self.session
         match method:
             case connection_methods.Close():
-                self._close_session(now_s)
+                self._close_session(now_s)  # a client that closes discards all but close-ok; so it is not even sent
                 self._engine.send(0, connection_methods.CloseOk())
             case connection_methods.UpdateSecret():
                 self._engine.send(0, connection_methods.UpdateSecretOk())
@@ -200,6 +230,7 @@ class ClientConnection(asyncio.Protocol):
                 session.open_channel(number)
             case channel_methods.Close():
                 session.close_channel(number, now_s)
+                session.discard_output(number)
                 session.close_ok(number)
             case channel_methods.CloseOk():
                 session.close_channel(number, now_s)
@@ -216,10 +247,12 @@ class ClientConnection(asyncio.Protocol):
             self._engine.refuse_login(error)
         else:
             self._engine.accept_login()
+        self._arm()
 
     def _open(self, vhost: str) -> None:
         self.session = self._server.open_session(self, vhost, self._user, takes_cancel=self._takes_cancel)
         self._engine.open_ok()
+        self._arm()  # from the handshake's deadline to the first heartbeat
         log.debug("%s connected to vhost %s as %s", self._peer, vhost, self._user)
 
     # ---------------------------------------------------------------------------------------------- ends
@@ -242,14 +275,32 @@ class ClientConnection(asyncio.Protocol):
             log.info("%s: %s", self._peer, error)
         self._send(self._engine.data_to_send())
         self._finish()
+        self._disarm()
         if self._transport is not None:
             self._transport.close()
+            if self._transport.get_write_buffer_size():
+                # A peer that reads no more must not hold its connection, and what waits for it, for ever.
+                self._timer = self._loop.call_later(LAST_WORDS_TIMEOUT_S, self._transport.abort)
+
+    def _crash(self) -> None:
+        """End this connection over an exception that nobody expected; the broker and its other clients go on."""
+        log.exception("unexpected error while serving %s; closing its connection", self._peer)
+        try:
+            self._close_session(self._server.now_s())
+            self._engine.fail(InternalError("unexpected error in the broker; its log has more"))
+            self._end(None)
+        except Exception:  # whatever state it left behind
+            log.exception("the connection of %s could not be closed politely", self._peer)
+            self.abort()
 
     def _close_session(self, now_s: float) -> None:
+        """End the session; what it still had for the client is not sent: the client waits for it no more, or in vain."""
         if self.session is not None:
-            self._hand_output_to_engine()
             session, self.session = self.session, None
-            session.close(now_s)
+            try:
+                session.close(now_s)
+            except Exception:  # one client's surprise is not the others'
+                log.exception("unexpected error while ending the session of %s", self._peer)
             self._server.close_session(session)
 
     def _finish(self) -> None:
@@ -257,13 +308,13 @@ class ClientConnection(asyncio.Protocol):
         self._events = None
         self._unread.clear()
         self._close_session(self._server.now_s())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def shut_down(self, error: ReplyError) -> None:
         """Close the connection from our side, telling the client why."""
         if not self._is_over:
+            if not self._is_resting:
+                # A resting client waits to hear of a change that is not on disk, and may never be.
+                self._hand_output_to_engine()
             self._close_session(self._server.now_s())
             self._engine.fail(error, 0)
             self._send(self._engine.data_to_send())
@@ -278,12 +329,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _arm(self) -> None:
         """Look at the engine's next deadline when it comes; only as often as that, not at every read."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
         deadline_s = self._engine.next_deadline_s()
         if deadline_s is not None and not self._is_over:
             self._timer = self._loop.call_at(deadline_s, self._handle_deadline)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _handle_deadline(self) -> None:
         self._timer = None
@@ -300,7 +354,11 @@ class ClientConnection(asyncio.Protocol):
         """Send what the core has for this client, and what the engine has queued, in one write."""
         if self._is_over or self._is_resting:
             return
-        self._hand_output_to_engine()
+        try:
+            self._hand_output_to_engine()
+        except Exception:  # one client's surprise is not the others'
+            self._crash()
+            return
         self._send(self._engine.data_to_send())
         session, transport = self.session, self._transport
         if transport is None:
@@ -314,12 +372,14 @@ class ClientConnection(asyncio.Protocol):
             self._set_reading()
 
     def _send(self, data: bytes) -> None:
+        self._queued_bytes = 0
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _hand_output_to_engine(self) -> None:
         session = self.session
         if session is not None and session.outbox:
+            self._queued_bytes += session.outbox_bytes
             self._encode(session.take_outbox())
 
     def _encode(self, effects: list[Effect]) -> None:

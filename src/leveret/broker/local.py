@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ import msgspec
 import platformdirs
 from filelock import FileLock, Timeout
 
+from leveret.amqp.constants import PROTOCOL_HEADER
 from leveret.amqp.uris import AMQPURL
 from leveret.broker.server import BrokerConfig, BrokerServer
 from leveret.errors import BrokerUnavailable, ConfigurationError, DataFolderInUse, LeveretError
@@ -43,6 +45,7 @@ HANDOVER_S: Final = 5.0
 """How long a starting broker waits for its predecessor to leave the data folder."""
 LOG_BYTES_MAX: Final = 1 << 20
 """A longer log is begun anew at the next start."""
+_ANSWER_TIMEOUT_S: Final = 2.0
 _PAUSE_S: Final = 0.01
 
 
@@ -89,12 +92,12 @@ def find_or_start(app_name: str, *, home: Path | None = None, timeout_s: float =
         ConfigurationError: The folder cannot be made or belongs to another user.
     """
     folder = home or home_folder()
-    running = find(folder)
+    running = _find_alive(folder)
     if running is None:
         make_private(folder)
         try:
             with FileLock(folder / "start.lock", timeout=timeout_s):
-                running = find(folder) or _start(folder, timeout_s)
+                running = _find_alive(folder) or _start(folder, timeout_s)
         except Timeout as error:
             raise BrokerUnavailable(
                 f"another process has been starting the local broker for {timeout_s:.0f} s; see {folder / 'broker.log'}"
@@ -134,6 +137,19 @@ def make_private(folder: Path) -> None:
         ) from error
 
 
+def _find_alive(folder: Path) -> LocalBroker | None:
+    """Return the broker that runs there if it speaks: one that was killed may hold its lock and address a little longer."""
+    running = find(folder)
+    if running is None:
+        return None
+    try:
+        with socket.create_connection((running.host, running.port), timeout=_ANSWER_TIMEOUT_S) as probe:
+            probe.sendall(PROTOCOL_HEADER)
+            return running if probe.recv(1) else None
+    except OSError:
+        return None
+
+
 def _is_locked(path: Path) -> bool:
     try:
         with FileLock(path, timeout=0):
@@ -156,21 +172,30 @@ def _start(folder: Path, timeout_s: float) -> LocalBroker:
             start_new_session=True,  # neither Ctrl-C nor a closed terminal is meant for it
         )
     while time.monotonic() < deadline_s:
-        running = find(folder)
+        running = _find_alive(folder)
         if running is not None:
             # It outlives us, and nobody waits for it: that is what it is for.
             process.returncode = 0
             return running
         if process.poll() is not None:
-            raise BrokerUnavailable(f"the local broker could not start: {_last_line(log_path)} (the whole log: {log_path})")
+            raise BrokerUnavailable(f"the local broker could not start: {_last_words(log_path)} (the whole log: {log_path})")
         time.sleep(_PAUSE_S)
     process.terminate()
     raise BrokerUnavailable(f"the local broker did not start within {timeout_s:.0f} s; see {log_path}")
 
 
-def _last_line(path: Path) -> str:
+def _last_words(path: Path) -> str:
+    """Return the last line of the log, without when and how loud it was said."""
     lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].rpartition(" ERROR ")[2] if lines else "it said nothing"
+
+
+def _idle_exit_s() -> float:
+    configured = os.environ.get("LEVERET_LOCAL_IDLE_S")
+    try:
+        return IDLE_EXIT_S if configured is None else float(configured)
+    except ValueError as error:
+        raise ConfigurationError(f"LEVERET_LOCAL_IDLE_S must be a number of seconds, not {configured!r}") from error
 
 
 async def _run(folder: Path) -> None:
@@ -179,7 +204,7 @@ async def _run(folder: Path) -> None:
         data=folder / "data",
         passwords={USERNAME: SystemIdSource().password()},
         creates_vhosts=True,
-        idle_exit_s=float(os.environ.get("LEVERET_LOCAL_IDLE_S", IDLE_EXIT_S)),
+        idle_exit_s=_idle_exit_s(),
     )
     server = BrokerServer(config)
     give_up_s = time.monotonic() + HANDOVER_S

@@ -25,7 +25,7 @@ from leveret.broker.core.broker import Broker
 from leveret.broker.core.session import Session
 from leveret.broker.storage.base import Storage
 from leveret.broker.storage.memory import MemoryStorage
-from leveret.broker.storage.sqlite import SQLiteStorage
+from leveret.broker.storage.sqlite import FILE_NAME, SQLiteStorage
 from leveret.broker.storage.writer import Writer
 from leveret.errors import ConfigurationError, ConnectionForced, InternalError, LeveretError, StorageError
 from leveret.ids import SystemIdSource
@@ -68,6 +68,7 @@ def server_properties() -> Table:
             "basic.nack": True,
             "consumer_cancel_notify": True,
             "connection.blocked": True,
+            "consumer_priorities": True,
             "authentication_failure_close": True,
             "per_consumer_qos": True,
         },
@@ -87,7 +88,7 @@ class BrokerServer:
         self.config = config
         self.users = Users(config.passwords)
         self.properties = server_properties()
-        self.broker = Broker(SystemIdSource())
+        self.broker = Broker(SystemIdSource().name_suffix)
         self.is_behind = False
         """Whether the disk is so far behind that nothing is read from clients."""
         self._connections: dict[ClientConnection, None] = {}
@@ -103,6 +104,7 @@ class BrokerServer:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._failure: LeveretError | None = None
         self._is_stopping = False
+        self._stop_task: asyncio.Task[None] | None = None
         self._all_gone = asyncio.Event()
         self._stopped = asyncio.Event()
         # One reading of the wall clock, then monotonic time: expiry must survive a restart and ignore clock changes.
@@ -124,8 +126,30 @@ class BrokerServer:
         if self._server is not None:
             return
         self.loop = asyncio.get_running_loop()
-        self._storage = open_storage(self.config.data)
-        snapshot = self._storage.load()
+        self._storage = storage = open_storage(self.config.data)
+        try:
+            self._recover(storage)
+            self._server = await self.loop.create_server(
+                lambda: ClientConnection(self), self.config.host, self.config.port, backlog=1024
+            )
+        except OSError as error:
+            storage.close(self.broker.redelivered())
+            raise _listen_error(error, self.config) from error
+        except BaseException:
+            storage.close(None)
+            raise
+        self._writer = Writer(
+            storage,
+            on_committed=lambda batch: self._call_from_thread(self._committed, batch),
+            on_failed=lambda error: self._call_from_thread(self._storage_failed, error),
+        )
+        self._writer.start()
+        self._all_gone.set()
+        self._watch_idleness()
+        self.schedule_turn()
+
+    def _recover(self, storage: Storage) -> None:
+        snapshot = storage.load()
         self.broker.restore(snapshot, self.now_s())
         if snapshot.quarantined:
             log.error(
@@ -135,23 +159,6 @@ class BrokerServer:
             )
         if "/" not in self.broker.vhosts:
             self.broker.add_vhost("/")
-        self._writer = Writer(
-            self._storage,
-            on_committed=lambda batch: self._call_from_thread(self._committed, batch),
-            on_failed=lambda error: self._call_from_thread(self._storage_failed, error),
-        )
-        self._writer.start()
-        try:
-            self._server = await self.loop.create_server(
-                lambda: ClientConnection(self), self.config.host, self.config.port, backlog=1024
-            )
-        except OSError as error:
-            self._writer.stop()
-            self._storage.close([])
-            raise _listen_error(error, self.config) from error
-        self._all_gone.set()
-        self._watch_idleness()
-        self.schedule_turn()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -167,6 +174,8 @@ class BrokerServer:
             LeveretError: It stopped because its storage failed.
         """
         await self._stopped.wait()
+        if self._stop_task is not None:
+            await self._stop_task
         if self._failure is not None:
             raise self._failure
 
@@ -175,7 +184,13 @@ class BrokerServer:
         if self._is_stopping or self._server is None or self._writer is None or self._storage is None:
             return
         self._is_stopping = True
-        self._server.close()
+        try:
+            await self._stop(self._server, self._writer, self._storage)
+        finally:
+            self._stopped.set()
+
+    async def _stop(self, server: asyncio.Server, writer: Writer, storage: Storage) -> None:
+        server.close()
         reason: ConnectionForced | InternalError
         if self._failure is None:
             reason = ConnectionForced("broker forced connection closure with reason 'shutdown'")
@@ -193,33 +208,22 @@ class BrokerServer:
             if timer is not None:
                 timer.cancel()
         if not self.broker.journal.is_empty and self._failure is None:
-            self._writer.submit(self.broker.take_batch())
-        await self.loop.run_in_executor(None, self._writer.stop)
+            writer.submit(self.broker.take_batch())
+        await self.loop.run_in_executor(None, writer.stop)
         try:
-            self._storage.close(None if self._failure is not None else self._redelivered())
+            storage.close(None if self._failure is not None else self.broker.redelivered())
         except StorageError as error:
             self._failure = self._failure or error
-        self._stopped.set()
-
-    def _redelivered(self) -> list[tuple[int, int]]:
-        """List the stored messages that have been delivered before, for the next start."""
-        return [
-            (queue.id, entry.position)
-            for vhost in self.broker.vhosts.values()
-            for queue in vhost.queues.values()
-            if queue.is_stored
-            for entry in queue.backlog
-            if entry.redelivered and entry.batch
-        ]
 
     def _storage_failed(self, error: LeveretError) -> None:
-        log.critical("%s; stopping: nothing more can be confirmed", error)
+        log.critical("%s; stopping: nothing more can be confirmed", error, exc_info=error.__cause__)
         self._failure = error
         self.stop_soon()
 
     def stop_soon(self) -> None:
         """Begin to stop; for signal handlers."""
-        self._stop_task = self.loop.create_task(self.stop())
+        if self._stop_task is None:
+            self._stop_task = self.loop.create_task(self.stop())
 
     def _call_from_thread(self, callback: object, argument: object) -> None:
         self.loop.call_soon_threadsafe(callback, argument)  # type: ignore[arg-type]  # the two callers pass matching pairs
@@ -273,7 +277,11 @@ class BrokerServer:
     def _turn(self) -> None:
         self._is_turn_scheduled = False
         broker = self.broker
-        broker.run_due(self.now_s())
+        try:
+            broker.run_due(self.now_s())
+        except Exception:  # one queue's surprise is not the others'
+            log.exception("unexpected error while delivering; going on with the next queue")
+            self.schedule_turn()
         if not broker.journal.is_empty and not self._is_stopping and self._writer is not None:
             batch = broker.take_batch()
             self._writer.submit(batch)
@@ -321,7 +329,10 @@ class BrokerServer:
 
     def _tick(self) -> None:
         self._tick_timer = None
-        self.broker.tick(self.now_s())
+        try:
+            self.broker.tick(self.now_s())
+        except Exception:  # one queue's surprise is not the others'
+            log.exception("unexpected error while expiring messages; going on with the next queue")
         self.schedule_turn()
 
     def _watch_idleness(self) -> None:
@@ -347,6 +358,9 @@ def open_storage(data: Path | None) -> Storage:
         raise StorageError(f"cannot make the data folder {data}: {error.strerror}; choose one that you may write to") from error
     if not data.is_dir() or not os.access(data, os.W_OK | os.X_OK):
         raise StorageError(f"the data folder {data} is not writable; choose another, or give yourself the right to write there")
+    file = data / FILE_NAME
+    if file.exists() and not os.access(file, os.W_OK):
+        raise StorageError(f"{file} is not writable; give yourself the right to write to it, or choose another data folder")
     return SQLiteStorage(data)
 
 

@@ -99,6 +99,17 @@ class Broker:
         for queue in queues.values():
             self.watch(queue)
 
+    def redelivered(self) -> list[tuple[int, int]]:
+        """List (queue id, position) of the stored messages that have been delivered before, for the next start."""
+        return [
+            (queue.id, entry.position)
+            for vhost in self.vhosts.values()
+            for queue in vhost.queues.values()
+            if queue.durable
+            for entry in queue.backlog
+            if entry.redelivered and entry.batch
+        ]
+
     def _known_vhost(self, name: str) -> VirtualHost:
         vhost = self.vhosts.get(name)
         if vhost is None:

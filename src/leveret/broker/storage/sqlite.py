@@ -52,6 +52,7 @@ FILE_NAME: Final = "broker.sqlite3"
 FORMAT_VERSION: Final = 1
 APPLICATION_ID: Final = 0x4C565254
 """``LVRT``, so that another program's database is not taken for ours."""
+PAGE_BYTES: Final = 8192
 WAL_BYTES_MAX: Final = 32 << 20
 """The write-ahead log is copied into the database when it has grown to this size, or when there is nothing to do."""
 
@@ -92,8 +93,8 @@ class SQLiteStorage:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        self._wal_bytes = 0
         self._is_open = False
+        self._is_broken = False
         try:
             self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -109,12 +110,14 @@ class SQLiteStorage:
         execute = self._connection.execute
         try:
             execute("PRAGMA locking_mode=EXCLUSIVE")
-            execute("PRAGMA page_size=8192")
+            execute(f"PRAGMA page_size={PAGE_BYTES}")
             execute("PRAGMA journal_mode=WAL")
             execute("PRAGMA synchronous=FULL")
             execute("PRAGMA fullfsync=1")  # macOS: a plain fsync stays in the drive's cache there; no effect elsewhere
             execute("PRAGMA checkpoint_fullfsync=1")
-            execute("PRAGMA wal_autocheckpoint=0")
+            # In pages of the log as SQLite counts them: a commit of one small message may write three. It copies them
+            # in the commit that goes over the limit, so in this thread.
+            execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES_MAX // PAGE_BYTES}")
             execute("PRAGMA temp_store=MEMORY")
             execute("BEGIN IMMEDIATE")
             version = execute("PRAGMA user_version").fetchone()[0]
@@ -190,7 +193,9 @@ class SQLiteStorage:
         """Read every message; what fails its CRC goes to the quarantine with its placements, never to a consumer."""
         messages: list[Message] = []
         bad: list[int] = []
-        rows = self._connection.execute("SELECT id, route, header, body, crc FROM message ORDER BY id")
+        # What is no blob any more is damaged as well, and fails its check.
+        blobs = ", ".join(f"CAST({column} AS BLOB)" for column in ("route", "header", "body"))
+        rows = self._connection.execute(f"SELECT id, {blobs}, crc FROM message ORDER BY id")
         for id_, route, header, body, crc in rows:
             if _crc(route, header, body) != crc:
                 bad.append(id_)
@@ -210,6 +215,8 @@ class SQLiteStorage:
     def write(self, batches: Sequence[Batch]) -> None:
         """Apply the batches in order in one transaction, synced when this returns."""
         connection = self._connection
+        if self._is_broken:
+            raise StorageError(f"cannot write {self.path}: an earlier write has failed")
         try:
             connection.execute("BEGIN IMMEDIATE")
             for batch in batches:
@@ -223,12 +230,9 @@ class SQLiteStorage:
                     connection.executemany("DELETE FROM placement WHERE queue = ? AND position = ?", batch.removed)
                 if batch.released:
                     connection.executemany("DELETE FROM message WHERE id = ?", ((id_,) for id_ in batch.released))
-                # A page of the log carries many small rows, or part of a large one.
-                self._wal_bytes += 2 * batch.size_bytes + 64 * (len(batch.placements) + len(batch.removed))
             connection.execute("COMMIT")
-            if self._wal_bytes > WAL_BYTES_MAX:
-                self._checkpoint()
         except sqlite3.Error as error:
+            self._is_broken = True
             raise StorageError(f"cannot write {self.path}: {error}") from error
 
     def _apply(self, change: TopologyChange) -> None:
@@ -270,13 +274,10 @@ class SQLiteStorage:
     def idle(self) -> None:
         """Copy the write-ahead log into the database."""
         try:
-            self._checkpoint()
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
+            self._is_broken = True
             raise StorageError(f"cannot write {self.path}: {error}") from error
-
-    def _checkpoint(self) -> None:
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._wal_bytes = 0
 
     def close(self, redelivered: Sequence[tuple[int, int]] | None) -> None:
         """Close the file; with ``redelivered`` given, as a clean stop."""
@@ -284,7 +285,7 @@ class SQLiteStorage:
             return
         self._is_open = False
         try:
-            if redelivered is not None:
+            if redelivered is not None and not self._is_broken:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("UPDATE placement SET redelivered = 1 WHERE queue = ? AND position = ?", redelivered)
                 self._connection.execute("UPDATE state SET clean = 1")

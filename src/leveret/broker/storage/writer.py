@@ -14,7 +14,7 @@ from typing import Final
 
 from leveret.broker.core.journal import Batch
 from leveret.broker.storage.base import Storage
-from leveret.errors import LeveretError
+from leveret.errors import LeveretError, StorageError
 
 __all__ = ["Writer"]
 
@@ -85,5 +85,10 @@ class Writer:
             step()
         except LeveretError as error:
             self._on_failed(error)
+            return False
+        except Exception as error:  # whatever it is: without this thread nothing is durable any more
+            failure = StorageError(f"unexpected error in the storage: {error!r}")
+            failure.__cause__ = error
+            self._on_failed(failure)
             return False
         return True
