@@ -22,6 +22,7 @@ from leveret import (
     Exchange,
     Queue,
     ResultTimeout,
+    TaskError,
     TaskFailed,
     as_completed,
 )
@@ -111,7 +112,13 @@ def test_options_of_a_call_are_on_the_message(app: App, broker: Broker, channel:
     """Queue, priority, id, headers and expiry; a result that is not wanted has no address."""
     other = broker.name("other")
     add = app.tasks["shop.add"]
-    add.apply_async((1,), queue=other, priority=7, task_id="my-id", headers={"tenant": "eu"}, expires=60, ignore_result=True)
+    result = add.apply_async(
+        (1,), queue=other, priority=7, task_id="my-id", headers={"tenant": "eu"}, expires=60, ignore_result=True
+    )
+    with pytest.raises(TaskError, match=r"shop\.add, id my-id, was sent with ignore_result"):
+        result.get()
+    with pytest.raises(TaskError, match="ignore_result"):
+        next(as_completed([result]))
     properties = take(channel, other).properties
     assert properties.headers is not None
     assert (properties.priority, properties.correlation_id, properties.reply_to) == (7, "my-id", "")

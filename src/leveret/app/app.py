@@ -137,12 +137,12 @@ class App:
         """Send one call; ``task.delay`` and ``task.apply_async`` are the ways to it."""
         self.conf.freeze(f"{task.name} was sent")
         queue = self.queue_of(task, asked=options.get("queue"))
-        task_id = self._open_producer().send(task, args, kwargs, options, queue=queue)
-        return Result(task_id, task.name, self, task.signature.convert_result)
+        sent = self._open_producer().send(task, args, kwargs, options, queue=queue)
+        return Result(sent.task_id, self, task=task.name, convert=task.signature.convert_result, is_ignored=sent.ignore_result)
 
     def result(self, task_id: str) -> Result[object]:
         """Return the handle of a call that was made elsewhere, by its id."""
-        return Result(task_id, "a task", self)
+        return Result(task_id, self)
 
     def result_reader(self) -> ResultReader:
         """Return the reader of this process, opened when it is first needed."""

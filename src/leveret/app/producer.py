@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from leveret.amqp.topology import Queue
 from leveret.app.backends import broker_resolver, result_file
@@ -27,7 +27,7 @@ from leveret.tasks.message import Embedded, TaskMessage, describe, encode_body, 
 from leveret.tasks.options import check_priority
 from leveret.tasks.routing import DELAY_LEASE_S, Route, delay_queue, route_to
 
-__all__ = ["Producer"]
+__all__ = ["Producer", "Sent"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,13 @@ _LEASE_USED_S: Final = DELAY_LEASE_S / 3
 """A delay queue declared this long ago is declared again: a publish that takes its time must still be within the lease."""
 _REMEMBERED_MAX: Final = 1000
 """Queues, and delay queues, that are remembered; beyond, all are forgotten and looked up again."""
+
+
+class Sent(NamedTuple):
+    """What is known of a call that was sent."""
+
+    task_id: str
+    ignore_result: bool
 
 
 class Producer:
@@ -68,8 +75,8 @@ class Producer:
         options: CallOptions,
         *,
         queue: str,
-    ) -> str:
-        """Send one call to a queue and return its id; when it returns, the broker has taken responsibility for it.
+    ) -> Sent:
+        """Send one call to a queue; when it returns, the broker has taken responsibility for it.
 
         Raises:
             ArgumentsError: the arguments do not fit the function; nothing was sent.
@@ -93,7 +100,7 @@ class Producer:
         if self._needs_replies and not message.ignore_result:
             message.reply_to = self._client.reply_queue()
         self._publish(route, encode_message_header(message, len(body)), body, deadline_s)
-        return message.id
+        return Sent(message.id, message.ignore_result)
 
     def close(self) -> None:
         """Close the connection and the results; safe to call twice."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar, cast
 
 from leveret.clock import Clock, SystemClock
-from leveret.errors import ResultTimeout
+from leveret.errors import ResultTimeout, TaskError
 from leveret.results.base import ResultReader
 from leveret.results.meta import ResultMeta, rebuild_exception
 from leveret.tasks.states import State
@@ -26,19 +26,25 @@ class ResultSource(Protocol):
 
 
 class Result(Generic[R_co]):
-    """The result of one call, which may not be there yet. Once it is, it is kept here.
+    """The result of one call, which may not be there yet. Once it is, it is kept here."""
 
-    A call sent with ``ignore_result`` never has one.
-    """
+    __slots__ = ("__weakref__", "_convert", "_is_ignored", "_lock", "_meta", "_source", "id", "task")
 
-    __slots__ = ("__weakref__", "_convert", "_lock", "_meta", "_source", "id", "task")
-
-    def __init__(self, task_id: str, task: str, source: ResultSource, convert: Callable[[object], object] | None = None) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        source: ResultSource,
+        *,
+        task: str = "a task",
+        convert: Callable[[object], object] | None = None,
+        is_ignored: bool = False,
+    ) -> None:
         """Name the call; ``convert`` turns the JSON value of a success into the task's return type."""
         self.id = task_id
         self.task = task
         self._source = source
         self._convert = convert
+        self._is_ignored = is_ignored
         self._lock = threading.Lock()
         self._meta: ResultMeta | None = None
 
@@ -50,10 +56,12 @@ class Result(Generic[R_co]):
 
         Raises:
             ResultTimeout: it is not there after ``timeout`` seconds; None waits without end.
+            TaskError: the call was sent with ``ignore_result``: there will never be one.
             Exception: whatever the task raised, or ``TaskFailed`` where its class is not known here. The worker's traceback
                 is among the notes.
 
         """
+        self.check_wanted()
         if not self._is_settled:
             for meta in self._source.result_reader().watch([self.id]).next(timeout):
                 self.settle(meta)
@@ -84,6 +92,11 @@ class Result(Generic[R_co]):
     def successful(self) -> bool:
         """Tell whether the task returned."""
         return self.state == State.SUCCESS
+
+    def check_wanted(self) -> None:
+        """Raise ``TaskError`` if the call was sent with ``ignore_result``, rather than have somebody wait for nothing."""
+        if self._is_ignored:
+            raise TaskError(f"{self.task}, id {self.id}, was sent with ignore_result: it has no result to wait for")
 
     def settle(self, meta: ResultMeta) -> None:
         """Keep what is known of the task; nothing comes after the final result."""
@@ -119,6 +132,8 @@ def as_completed(
     """
     clock = clock or SystemClock()
     waiting = {result.id: result for result in results}
+    for result in waiting.values():
+        result.check_wanted()
     if not waiting:
         return
     sources = {id(result.source): result.source for result in waiting.values()}

@@ -107,7 +107,7 @@ class TaskSignature:
         """
         self.bind(args, kwargs)
         annotations = self._resolve().parameters
-        if not annotations:
+        if not annotations or self._fits_as_it_is(args, kwargs):
             return args, kwargs
         by_position = self._positions(len(args))
         new_args = [
