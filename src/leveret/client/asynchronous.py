@@ -39,13 +39,14 @@ class AsyncClient:
         self.blocked: str | None = None
         """Why the broker takes no messages at the moment; None: it does."""
         self._engine = engine
+        self._is_connected = False
         self._on_closed = on_closed
         self._channels: dict[int, AsyncChannel] = {}
         self._unsettled: list[AsyncChannel] = []
         self._closed: asyncio.Future[LeveretError | None] = asyncio.get_running_loop().create_future()
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stream = Stream(
-            engine, on_event=self._on_event, on_closed=self._on_stream_closed, before_write=self._write_settlements
+            engine, peer=url.safe, on_event=self._on_event, on_closed=self._on_stream_closed, before_write=self._write_settlements
         )
 
     @classmethod
@@ -71,6 +72,7 @@ class AsyncClient:
             vhost=url.vhost,
             mechanism=url.query.get("auth_mechanism", "PLAIN").upper(),
             client_properties=client_properties(client_name),
+            peer=url.safe,
             heartbeat_s=heartbeat_s,
         )
         client = cls(url, engine, on_closed)
@@ -88,6 +90,7 @@ class AsyncClient:
         except BaseException:
             client._stream.abort(BrokerUnavailable("connecting was given up"))
             raise
+        client._is_connected = True
         return client
 
     @property
@@ -187,9 +190,10 @@ class AsyncClient:
                 self.blocked = None
 
     def _on_stream_closed(self, error: LeveretError | None) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error or BrokerUnavailable("the broker closed the connection"))
-            self._opened.exception()  # seen, should nobody be there to await it
+        if not self._is_connected:
+            if not self._opened.done():
+                self._opened.set_exception(error or BrokerUnavailable("it closed the connection"))
+                self._opened.exception()  # seen, should nobody be there to await it
             return
         for one in list(self._channels.values()):
             if error is None:

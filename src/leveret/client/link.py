@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Protocol
 
 from leveret.amqp.connection import CLOSED, METHOD, Connection, Event
@@ -18,13 +19,14 @@ from leveret.client import sockets
 from leveret.client.deadline import Deadline
 from leveret.client.recovery import reason
 from leveret.client.session import Calls
-from leveret.client.turns import Turns, Waiter
+from leveret.client.turns import Turns, Waiter, is_owned
 from leveret.clock import Clock
 from leveret.errors import (
     AMQPError,
     BrokerUnavailable,
     ConnectionForced,
     LeveretError,
+    LocalProtocolError,
     RemoteProtocolError,
     ReplyError,
     reply_error,
@@ -49,6 +51,20 @@ class Listener(Protocol):
         ...
 
 
+class _Whole:
+    """An interruption (Ctrl-C) inside it costs the connection: the books would no longer agree with what the broker got."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._link.lose(self._link.lost("interrupted while writing"))
+
+
 class Link:
     """A connection to one broker, from its opening to its end; it is not opened again."""
 
@@ -61,11 +77,13 @@ class Link:
         self._transport = transport
         self._engine = engine
         self._clock = clock
-        self._turns = Turns(self._read)
+        self._turns = Turns(transport.wait, self._after_wait)
         self._calls: dict[int, Calls[Waiter]] = {}
         self._flights: dict[str, list[Waiter]] = {}
         self._closing: Waiter | None = None
         self._lost = False
+        self.whole = _Whole(self)
+        """A context in which what is noted and what is written belong together."""
 
     @classmethod
     def open(cls, url: AMQPURL, *, deadline: Deadline, clock: Clock, client_properties: Table) -> Link:
@@ -83,6 +101,7 @@ class Link:
             vhost=url.vhost,
             mechanism=url.query.get("auth_mechanism", "PLAIN").upper(),
             client_properties=client_properties,
+            peer=url.safe,
             heartbeat_s=0,  # nobody would be there to send them; TCP's keepalive notices a broker that vanished
         )
         transport = sockets.connect(url, deadline=deadline)
@@ -91,20 +110,28 @@ class Link:
             while not engine.is_open:
                 transport.write(engine.data_to_send())
                 if deadline.remaining_s() <= 0.0:
-                    raise TimeoutError(f"it did not open the connection within {deadline.timeout_s:g} s")
+                    raise TimeoutError("it accepted the connection but did not open it in time")
                 if transport.wait(deadline.remaining_s()) and (data := transport.read()) is not None:
                     for event in engine.receive_data(data, clock.monotonic_s()):
                         if event[0] == CLOSED:
-                            raise event[1] or BrokerUnavailable("the broker closed the connection")
+                            raise event[1] or BrokerUnavailable("it closed the connection")
         except BaseException:
             transport.close()
             raise
         return cls(url, transport, engine, clock)
 
     @property
-    def lock(self) -> threading.Lock:
-        """Return the lock that callers hold around everything."""
-        return self._turns.lock
+    def lock(self) -> threading.RLock:
+        """Return the lock that callers hold around everything.
+
+        Raises:
+            LocalProtocolError: this thread holds it: a signal handler or a finalizer calls from inside a call.
+
+        """
+        lock = self._turns.lock
+        if is_owned(lock):
+            raise LocalProtocolError("this client is in the middle of another call of this thread")
+        return lock
 
     @property
     def frame_max(self) -> int:
@@ -141,13 +168,20 @@ class Link:
         try:
             self._transport.write(data)
         except OSError as error:
-            self.lose(BrokerUnavailable(reason(error)))
+            self.lose(self.lost(reason(error)))
         else:
             if self._turns.reading and self._transport.flushed < self._transport.queued:
                 self._transport.wake()  # the thread that reads now has to wait for room, too
 
     def wait(self, waiter: Waiter, deadline: Deadline) -> bool:
-        """Wait until the waiter is finished, reading from the socket in turn with others; tell whether it was in time."""
+        """Wait until the waiter is finished, reading from the socket in turn with others; tell whether it was in time.
+
+        Raises:
+            BrokerUnavailable: the connection is gone, and with it who would finish the waiter.
+
+        """
+        if not self.is_open and not waiter.done:
+            raise self.lost()
         return self._turns.wait(waiter, deadline)
 
     def is_channel_open(self, number: int) -> bool:
@@ -157,8 +191,9 @@ class Link:
     def open_channel(self, number: int, deadline: Deadline) -> None:
         """Open a channel, unless it is open."""
         if number not in self._calls:
-            self._calls[number] = Calls()
-            self.call(number, channel.Open(), deadline)
+            with self.whole:
+                self._calls[number] = Calls()
+                self.call(number, channel.Open(), deadline)
 
     def call(self, number: int, method: Method, deadline: Deadline) -> Method:
         """Send a synchronous method and return its reply.
@@ -176,14 +211,15 @@ class Link:
         """Send synchronous methods at once and return the reply to the last; raises as ``call``."""
         if not self.is_open:
             raise self.lost()
-        waiter = Waiter()
-        for method in methods:
-            self._engine.send(number, method)
-            waiter = Waiter()
-            self._calls[number].add(method, waiter)
         if not methods:
             return None
-        self.write(self._engine.data_to_send())
+        waiter = Waiter()
+        with self.whole:
+            for method in methods:
+                self._engine.send(number, method)
+                waiter = Waiter()
+                self._calls[number].add(method, waiter)
+            self.write(self._engine.data_to_send())
         if not self.wait(waiter, deadline):
             error = BrokerUnavailable(f"{self.url.safe} did not answer {methods[-1].NAME} within {deadline.timeout_s:g} s")
             self.lose(error)
@@ -207,18 +243,19 @@ class Link:
             for waiter in self._flights.pop(what):
                 waiter.finish()
 
-    def lost(self) -> BrokerUnavailable:
+    def lost(self, why: str = "") -> BrokerUnavailable:
         """Return the error for whoever finds the connection gone."""
-        return BrokerUnavailable(f"the connection to {self.url.safe} was lost")
+        return BrokerUnavailable(f"the connection to {self.url.safe} was lost{why and ': '}{why}")
 
     def close(self, deadline: Deadline) -> None:
         """End the connection as the protocol wants it, or at the deadline without; never raises."""
         if self.is_open and self._closing is None:
             self._closing = Waiter()
-            self._engine.close()
-            self.write(self._engine.data_to_send())
+            with self.whole:
+                self._engine.close()
+                self.write(self._engine.data_to_send())
             self.wait(self._closing, deadline)
-            self.lose(BrokerUnavailable("it was closed"))
+            self.lose(BrokerUnavailable(f"the connection to {self.url.safe} has been closed"))
 
     def abandon(self) -> None:
         """Let go of a connection inherited from the parent process, which goes on using it: nothing is sent."""
@@ -232,17 +269,19 @@ class Link:
         if self._lost:
             return
         self._lost = True
-        for waiter in self._pending_calls():
-            waiter.finish(error=self._failure(error))
-        if self._listener is not None:
-            self._listener.on_lost(error)
-        if self._closing is not None:
-            self._closing.finish()
-        self.is_open = False  # not before: who sees it makes a new connection, and nothing may happen on this one then
-        if self._turns.reading:
-            self._transport.wake()  # the thread that waits at the socket closes it
-        else:
-            self._transport.close()
+        try:
+            for waiter in self._pending_calls():
+                waiter.finish(error=self._failure(error))
+            if self._listener is not None:
+                self._listener.on_lost(error)
+            if self._closing is not None:
+                self._closing.finish()
+        finally:
+            self.is_open = False  # not before: who sees it makes a new connection, and nothing may happen on this one then
+            if self._turns.reading:
+                self._transport.wake()  # the thread that waits at the socket closes it
+            else:
+                self._transport.close()
 
     def _pending_calls(self) -> Iterator[Waiter]:
         for calls in self._calls.values():
@@ -252,19 +291,13 @@ class Link:
         """Return a new error for one caller: the reply code that answers its call, or that the connection is gone."""
         if isinstance(error, ReplyError) and not isinstance(error, ConnectionForced):
             return reply_error(error.reply_code, error.reply_text, class_id=error.class_id, method_id=error.method_id)
-        failure = BrokerUnavailable(f"the connection to {self.url.safe} was lost: {error}")
+        failure = BrokerUnavailable(str(error)) if isinstance(error, BrokerUnavailable) else self.lost(str(error))
         failure.__cause__ = error
         return failure
 
-    def _read(self, timeout_s: float) -> None:
-        """Wait for the socket without the lock, then take in what came."""
+    def _after_wait(self, something_came: bool) -> None:
         try:
-            self.lock.release()
-            try:
-                ready = self._transport.wait(timeout_s)
-            finally:
-                self.lock.acquire()
-            if ready and self.is_open:
+            if something_came and self.is_open:
                 self._take_in()
         finally:
             if self._lost:
@@ -286,17 +319,17 @@ class Link:
                 for event in self._engine.receive_data(b"", self._clock.monotonic_s()):
                     self._dispatch(event)
         except OSError as error:
-            self.lose(BrokerUnavailable(reason(error)))
+            self.lose(self.lost(reason(error)))
         except AMQPError as error:
             self.lose(error)
         except BaseException:
             # Interrupted (Ctrl-C) between two bytes of the conversation: this connection cannot go on, another can.
-            self.lose(BrokerUnavailable("interrupted while reading"))
+            self.lose(self.lost("interrupted while reading"))
             raise
 
     def _dispatch(self, event: Event) -> None:
         if event[0] == CLOSED:
-            self.lose(event[1] or BrokerUnavailable("the broker closed it"))
+            self.lose(event[1] or self.lost("closed by the broker"))
             return
         if event[0] == METHOD and event[1] and not isinstance(event[2], basic.Return | basic.Cancel):
             self._on_method(event[1], event[2])

@@ -142,8 +142,9 @@ class Publisher:
         confirms = self._ready([message[0]], deadline)
         reads = link.reads
         owner = _Single(link.queued + len(frames))
-        number = confirms.add((owner, *message))
-        link.write(frames)
+        with link.whole:
+            number = confirms.add((owner, *message))
+            link.write(frames)
         try:
             in_time = link.wait(owner.waiter, deadline)
         finally:
@@ -156,11 +157,12 @@ class Publisher:
     def send(self, batch: Batch, messages: Sequence[Message], frames: bytes, deadline: Deadline) -> None:
         """Send messages of a batch without waiting for them; raises as ``publish`` when they cannot be sent."""
         confirms = self._ready({message[0] for message in messages}, deadline)
-        for message in messages:
-            batch.in_flight_bytes += len(message[3])
-            confirms.add((batch, *message))
-        batch.in_flight += len(messages)
-        self._link.write(frames)
+        with self._link.whole:
+            for message in messages:
+                batch.in_flight_bytes += len(message[3])
+                confirms.add((batch, *message))
+            batch.in_flight += len(messages)
+            self._link.write(frames)
 
     def await_room(self, batch: Batch, *, count: int, size_bytes: int, timeout_s: float) -> None:
         """Wait until no more of a batch than this is in flight; the timeout begins anew with every confirm.
@@ -244,7 +246,8 @@ class Publisher:
     def _open(self, deadline: Deadline) -> None:
         self._link.open_channel(PUBLISH_CHANNEL, deadline)
         self._link.call(PUBLISH_CHANNEL, confirm.Select(), deadline)
-        self._confirms = Confirms()
+        if self._link.is_channel_open(PUBLISH_CHANNEL):  # other threads have read since the reply came
+            self._confirms = Confirms()
 
     def _await_unblocked(self, deadline: Deadline) -> None:
         waiter = Waiter()
@@ -272,7 +275,7 @@ class Publisher:
                 " when it goes on"
             )
         if silent:
-            self._link.lose(BrokerUnavailable(f"the broker was silent for {deadline.timeout_s:g} s"))
+            self._link.lose(self._link.lost(f"nothing came for {deadline.timeout_s:g} s"))
         if not in_doubt and silent:
             return BrokerUnavailable(f"{self._url} took no bytes for {deadline.timeout_s:g} s; {what} cannot have been taken")
         return PublishUnconfirmed(f"{self._url} did not confirm {what} within {deadline.timeout_s:g} s: {RESEND_ADVICE}")

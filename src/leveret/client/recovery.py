@@ -49,7 +49,7 @@ def rotated(urls: Sequence[AMQPURL], lost: AMQPURL | None) -> list[AMQPURL]:
 
 def unavailable(failures: Sequence[tuple[AMQPURL, Exception]]) -> BrokerUnavailable:
     """Return the error of a round in which every URL failed: each is named, without its password, with its reason."""
-    tried = "; ".join(f"{url.safe}: {reason(error)}" for url, error in failures)
+    tried = "; ".join(text if url.safe in (text := reason(error)) else f"{url.safe}: {text}" for url, error in failures)
     return BrokerUnavailable(f"cannot connect to the broker: {tried or 'there is no URL to try'}")
 
 

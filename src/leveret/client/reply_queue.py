@@ -38,6 +38,7 @@ class ReplyQueue:
         self._name = name
         self._replies = replies
         self._consuming = False
+        self._cancelled = False
         self._waiters: dict[str, list[Waiter]] = {}
 
     def consume(self, deadline: Deadline) -> None:
@@ -55,7 +56,9 @@ class ReplyQueue:
         """
         self._link.notice()
         while (body := self._replies.take(correlation_id)) is None:
-            self.consume(deadline.at_least(SET_UP_S))
+            if not self._consuming:
+                self.consume(deadline.at_least(SET_UP_S))
+                continue  # it may have come meanwhile
             waiter = Waiter()
             waiters = self._waiters.setdefault(correlation_id, [])
             waiters.append(waiter)
@@ -88,6 +91,7 @@ class ReplyQueue:
     def on_cancelled(self) -> None:
         """Learn that the broker ended the consumer (the queue was deleted) or its channel: who waits consumes again."""
         self._consuming = False
+        self._cancelled = True
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.finish()
@@ -105,5 +109,6 @@ class ReplyQueue:
         self._link.open_channel(REPLY_CHANNEL, deadline)
         declare = queue.Declare(self._name, durable=True, arguments={"x-expires": REPLY_QUEUE_EXPIRES_MS})
         consume = basic.Consume(self._name, no_ack=True)
+        self._cancelled = False
         self._link.call_all(REPLY_CHANNEL, [declare, consume], deadline)
-        self._consuming = True
+        self._consuming = not self._cancelled  # other threads have read since the reply came

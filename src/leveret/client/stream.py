@@ -24,11 +24,13 @@ class Stream(asyncio.Protocol):
         self,
         engine: Connection,
         *,
+        peer: str,
         on_event: Callable[[Event], None],
         on_closed: Callable[[LeveretError | None], None],
         before_write: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._peer = peer
         self._on_event = on_event
         self._on_closed = on_closed
         self._before_write = before_write
@@ -82,7 +84,8 @@ class Stream(asyncio.Protocol):
         if not self.is_closed and exc is None:
             self.data_received(b"")
         if not self.is_closed:
-            self._finish(BrokerUnavailable(reason(exc) if exc else "the connection was closed"))
+            why = f": {reason(exc)}" if exc else ""
+            self._finish(BrokerUnavailable(f"the connection to {self._peer} was lost{why}"))
 
     def pause_writing(self) -> None:
         """Keep what is queued: the peer does not take it as fast as we write."""

@@ -21,7 +21,7 @@ from leveret.amqp.methods.base import Method
 from leveret.client.deadline import Deadline
 from leveret.errors import LeveretError
 
-__all__ = ["Turns", "Waiter"]
+__all__ = ["Turns", "Waiter", "is_owned"]
 
 _WAIT_MAX_S: Final = 86_400.0
 """Where a caller's patience ends in one wait: what the operating system takes as a timeout has a limit too."""
@@ -51,19 +51,25 @@ class Waiter:
         if self._signal is not None:
             self._signal.notify()
 
-    def sleep(self, lock: threading.Lock, timeout_s: float) -> None:
+    def sleep(self, lock: threading.RLock, timeout_s: float) -> None:
         """Release the lock until woken or out of time."""
         self._signal = threading.Condition(lock)
         self._signal.wait(timeout_s)
 
 
 class Turns:
-    """The lock of one connection and whose turn it is to read; ``read`` blocks for what comes next and handles it."""
+    """The lock of one connection and whose turn it is to read.
 
-    def __init__(self, read: Callable[[float], None]) -> None:
-        self.lock = threading.Lock()
+    ``block`` waits for the socket, for at most so many seconds and without the lock, and tells whether something came;
+    ``take_in`` handles it, with the lock. A signal handler that raises (Ctrl-C) may end either, or anything between: the lock
+    is held again when ``wait`` raises, which is why it is one that knows its owner.
+    """
+
+    def __init__(self, block: Callable[[float], bool], take_in: Callable[[bool], None]) -> None:
+        self.lock = threading.RLock()
         self.reading = False
-        self._read = read
+        self._block = block
+        self._take_in = take_in
         self._waiting: dict[Waiter, None] = {}
 
     def wait(self, waiter: Waiter, deadline: Deadline) -> bool:
@@ -83,7 +89,24 @@ class Turns:
                     finally:
                         self.reading = False
         finally:
+            if not is_owned(self.lock):
+                self.lock.acquire()
             self._waiting.pop(waiter, None)
             if not self.reading and self._waiting:
                 next(iter(self._waiting)).wake()
         return waiter.done
+
+    def _read(self, timeout_s: float) -> None:
+        came = False
+        try:
+            self.lock.release()
+            came = self._block(timeout_s)
+        finally:
+            if not is_owned(self.lock):
+                self.lock.acquire()
+            self._take_in(came)
+
+
+def is_owned(lock: threading.RLock) -> bool:
+    """Tell whether this thread holds the lock."""
+    return bool(lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks; there is no public way
