@@ -25,7 +25,7 @@ def test_kombu_notation_gives_queue_exchange_and_binding() -> None:
         queue.exchange.type,
         queue.routing_key,
     ) == ("tasks", "tasks", "direct", "tasks")
-    assert queue.durable and not queue.exclusive and not queue.auto_delete
+    assert (queue.durable, queue.exclusive, queue.auto_delete) == (True, False, False)
     assert queue.queue_arguments == {"x-max-priority": 10}
     assert queue.max_priority == 10
     assert queue.all_bindings == (Binding(Exchange("tasks"), "tasks"),)

@@ -22,7 +22,7 @@ HEAVY = [
 
 
 def test_importing_leveret_is_light() -> None:
-    """A program that defines tasks pays for neither the client nor the broker nor the stores (48 ms in all; msgspec is 30)."""
+    """A program that defines tasks pays for neither the client nor the broker nor the stores."""
     program = f"import sys, leveret; print([name for name in {HEAVY} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
