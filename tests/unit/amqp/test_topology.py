@@ -33,9 +33,7 @@ def test_kombu_notation_gives_queue_exchange_and_binding() -> None:
 
 def test_an_exchange_may_be_given_by_name() -> None:
     """A text where an exchange is expected names a durable direct exchange."""
-    assert Queue("tasks", "tasks", "tasks") == Queue(
-        "tasks", Exchange("tasks"), "tasks"
-    )
+    assert Queue("tasks", "tasks", "tasks") == Queue("tasks", Exchange("tasks"), "tasks")
 
 
 def test_a_queue_without_exchange_lives_on_the_default_exchange() -> None:
@@ -54,23 +52,14 @@ def test_further_bindings_come_after_the_first() -> None:
         "billing.#",
         "login.*",
     ]
-    assert Queue("mail", bindings=[Binding(logs, "mail")]).all_bindings == (
-        Binding(logs, "mail"),
-    )
+    assert Queue("mail", bindings=[Binding(logs, "mail")]).all_bindings == (Binding(logs, "mail"),)
 
 
 def test_max_priority_and_its_argument_are_one_thing() -> None:
     """Either way of writing the highest priority gives the same queue."""
-    assert Queue("tasks", max_priority=10) == Queue(
-        "tasks", queue_arguments={"x-max-priority": 10}
-    )
+    assert Queue("tasks", max_priority=10) == Queue("tasks", queue_arguments={"x-max-priority": 10})
     assert Queue("tasks", max_priority=10).queue_arguments == {"x-max-priority": 10}
-    assert (
-        Queue(
-            "tasks", max_priority=10, queue_arguments={"x-max-priority": 10}
-        ).max_priority
-        == 10
-    )
+    assert Queue("tasks", max_priority=10, queue_arguments={"x-max-priority": 10}).max_priority == 10
 
 
 def test_equal_queues_are_remembered_once() -> None:
@@ -117,17 +106,13 @@ def test_names_are_measured_in_bytes() -> None:
         lambda: Exchange("é" * 128),
         lambda: Queue("q", "x", "é" * 128),
     ):
-        with pytest.raises(
-            ConfigurationError, match=r"256 bytes; AMQP 0-9-1 takes 255"
-        ):
+        with pytest.raises(ConfigurationError, match=r"256 bytes; AMQP 0-9-1 takes 255"):
             make()
     with pytest.raises(ConfigurationError, match="routing key"):
         Binding(Exchange("x"), "k" * 256)
 
 
-@pytest.mark.parametrize(
-    "type_", ["direct", "fanout", "topic", "headers", "x-consistent-hash"]
-)
+@pytest.mark.parametrize("type_", ["direct", "fanout", "topic", "headers", "x-consistent-hash"])
 def test_types_of_amqp_and_of_plugins_are_taken(type_: str) -> None:
     """The four types of AMQP and any that begins with x- are taken."""
     assert Exchange("x", type=type_).type == type_
@@ -135,9 +120,7 @@ def test_types_of_amqp_and_of_plugins_are_taken(type_: str) -> None:
 
 def test_an_unknown_type_is_refused() -> None:
     """The message names the types there are."""
-    with pytest.raises(
-        ConfigurationError, match=r"'fan-out'; known are direct, fanout, topic, headers"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'fan-out'; known are direct, fanout, topic, headers"):
         Exchange("x", type="fan-out")
 
 
