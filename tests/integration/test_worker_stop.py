@@ -22,6 +22,7 @@ def test_an_idle_worker_ends_within_a_second(workshop: Workshop, number: signal.
     assert workshop.stop_worker(first_signal=number) == 0
     assert time.monotonic() - began_s < 1.0
     assert not any(map(is_alive, children))
+    assert " ERROR " not in workshop.said()
 
 
 def test_a_warm_stop_finishes_what_runs_and_gives_back_the_rest_at_once(make_workshop: MakeWorkshop) -> None:

@@ -84,7 +84,7 @@ class Worker:
         self._maybe_parts: Parts | None = None
         self._intake: Intake | None = None
         self._is_ready = False
-        self._gives_back = False
+        self._ends_children = False
         self._has_told_of_failed_start = False
 
     async def run(self) -> None:
@@ -161,7 +161,7 @@ class Worker:
             await self._until_cold(self._dispatcher.emptied(), parts.facts.shutdown_timeout_s)
         if left := self._dispatcher.held:
             logger.warning("ending %d task(s) that still run; they go back to their queues", left)
-            self._gives_back = True
+            self._ends_children = True
             self._pool.kill()
             await self._dispatcher.emptied()
         await parts.settler.drain(SETTLE_TIMEOUT_S)
@@ -174,6 +174,7 @@ class Worker:
             task.cancel()
 
     async def _close(self) -> None:
+        self._ends_children = True
         await self._pool.stop(0.0 if self._stop.cold.is_set() else CHILD_LEAVE_TIMEOUT_S)
         if self._maybe_parts is not None:
             await self._maybe_parts.sink.close()
@@ -214,8 +215,8 @@ class Worker:
         self._dispatcher.child_recalled(child, numbers)
 
     def child_lost(self, child: ChildProcess[ExecutedTask], exit_: Exit, job_running: int) -> None:
-        """Pass it on, and say so unless the child was asked to leave."""
-        if exit_.returncode and not self._gives_back:
+        """Pass it on, and say so unless it is our own doing."""
+        if exit_.returncode and not self._ends_children:
             logger.error("child %d died: %s", exit_.pid, exit_)
         self._dispatcher.child_lost(child, exit_, job_running)
 
@@ -245,7 +246,7 @@ class Worker:
 
     def attempt_crashed(self, attempt: Attempt, exit_: Exit) -> None:
         """Count the crash, unless it was our own doing."""
-        if self._gives_back:
+        if self._ends_children:
             self._parts.settler.give_back([attempt])
         else:
             self._parts.settler.crashed(attempt, exit_)
