@@ -132,3 +132,12 @@ def test_a_reply_out_of_turn_is_the_brokers_error() -> None:
     with pytest.raises(RemoteProtocolError, match=r"where the answer to queue\.declare was due"):
         calls.answer(queue.BindOk())
     assert calls.clear() == ["declare"]
+
+
+def test_a_reply_may_overtake_another_call() -> None:
+    """RabbitMQ answers basic.consume from the queue's process: a later call's reply may come first and finds its own call."""
+    calls: Calls[str] = Calls()
+    calls.add(basic.Consume("q"), "consume")
+    calls.add(queue.Declare("r"), "declare")
+    assert calls.answer(queue.DeclareOk("r", 0, 0)) == "declare"
+    assert calls.answer(basic.ConsumeOk("tag")) == "consume"
