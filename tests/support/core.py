@@ -115,13 +115,13 @@ class CoreBroker:
         if not self.core.journal.is_empty:
             self.unwritten.append(self.core.take_batch())
 
-    def commit(self) -> None:
-        """Bring everything handed over so far to disk, and say so."""
-        if self.unwritten:
-            self.storage.write(self.unwritten)
-            self.written += self.unwritten
-            self.unwritten.clear()
-            self.core.committed_through(self.written[-1].id)
+    def commit(self, count: int | None = None) -> None:
+        """Bring the oldest batches handed over to disk in one transaction, all of them by default, and say so."""
+        if batches := self.unwritten[:count]:
+            self.storage.write(batches)
+            self.written += batches
+            del self.unwritten[:count]
+            self.core.committed_through(batches[-1].id)
 
     def stop(self) -> None:
         """Stop in good order: sessions end, everything is written, the storage is closed as clean."""

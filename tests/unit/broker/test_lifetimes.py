@@ -231,6 +231,35 @@ def test_purge_takes_the_ready_ones_only(broker: CoreBroker, client: CoreClient)
     assert broker.ready("q") == [b"0"]
 
 
+def test_a_durable_queue_is_on_disk_before_its_declare_ok(broker: CoreBroker, client: CoreClient) -> None:
+    """The reply waits for the commit, also that of whoever declares it a moment later; without a change nobody waits."""
+    other = broker.connect()
+    for each in (client, other):
+        each.send(queue.Declare(queue="q", durable=True))
+        assert each.session.awaited_batch > broker.core.committed
+    broker.turn()
+    broker.commit()
+    for each in (client, other):
+        assert each.session.awaited_batch == broker.core.committed
+    client.send(queue.Declare(queue="q", durable=True))
+    assert client.session.awaited_batch == broker.core.committed
+    client.send(queue.Declare(queue="transient"))
+    assert client.session.awaited_batch == broker.core.committed
+
+
+def test_a_purge_that_changes_nothing_on_disk_waits_for_nothing(broker: CoreBroker, client: CoreClient) -> None:
+    """Transient messages of a durable queue are gone without a commit, and no commit would ever come."""
+    client.declare("q", durable=True)
+    client.publish("q", persistent=False)
+    assert client.call(queue.Purge(queue="q"), queue.PurgeOk).message_count == 1
+    assert client.session.awaited_batch <= broker.core.committed
+    client.publish("q")
+    broker.turn()
+    broker.commit()
+    client.send(queue.Purge(queue="q"))
+    assert client.session.awaited_batch > broker.core.committed
+
+
 # --------------------------------------------------------------------------------------- exchanges and bindings
 
 

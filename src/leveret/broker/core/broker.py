@@ -59,7 +59,7 @@ class Broker:
             StorageCorrupt: The records do not fit together.
         """
         for name in snapshot.vhosts:
-            self.add_vhost(name)
+            self.vhosts[name] = VirtualHost(name, self)
         for exchange in snapshot.exchanges:
             self._restore_exchange(exchange)
         queues: dict[int, Queue] = {}

@@ -130,6 +130,11 @@ class Journal:
     _removed: list[tuple[int, int]] = field(default_factory=list)
     _released: list[int] = field(default_factory=list)
 
+    @property
+    def last_batch_id(self) -> int:
+        """The last batch that holds anything: the open one, or the one before while nothing is recorded."""
+        return self.batch_id - self.is_empty
+
     def place(self, queue_id: int, entry: Entry) -> None:
         """Record that a persistent message has come to lie in a durable queue."""
         message = entry.message

@@ -130,8 +130,8 @@ class Session:
         self.outbox = [effect for effect in self.outbox if effect[1] != number]
 
     def await_durable(self) -> None:
-        """Hold the client until what was just recorded is on disk."""
-        self.awaited_batch = self.broker.journal.batch_id
+        """Hold the client until all that was recorded so far is on disk."""
+        self.awaited_batch = self.broker.journal.last_batch_id
 
     def notify_cancel(self, consumer: Consumer) -> None:
         """Tell a client whose consumer has lost its queue, if it said that it wants to know.

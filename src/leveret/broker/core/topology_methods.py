@@ -1,6 +1,7 @@
 """exchange.* and queue.* as one channel's requests.
 
-A change to something durable is on disk before its reply goes out (``Session.await_durable``).
+What a reply says to be there, or gone, and is durable, is so on disk before the reply goes out
+(``Session.await_durable``); also when it was somebody else who has just made it.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def queue_declare(channel: Channel, method: queue.Declare, now_s: float) -> None
             name = f"amq.gen-{channel.broker.new_name_suffix()}"
         elif name.startswith("amq.") and name not in vhost.queues:
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'")
-        found, durable = vhost.declare_queue(
+        found = vhost.declare_queue(
             name,
             session,
             durable=method.durable,
@@ -134,6 +135,7 @@ def queue_declare(channel: Channel, method: queue.Declare, now_s: float) -> None
             arguments=method.arguments,
             now_s=now_s,
         )
+        durable = found.durable
     channel.last_queue_name = found.name
     declared = queue.DeclareOk(queue=found.name, message_count=len(found.backlog), consumer_count=len(found.consumers))
     _reply(channel, declared, no_wait=method.no_wait, durable=durable)
@@ -172,18 +174,18 @@ def queue_purge(channel: Channel, method: queue.Purge, now_s: float) -> None:
 def queue_delete(channel: Channel, method: queue.Delete, now_s: float) -> None:
     """Delete a queue; one that does not exist is as good as deleted."""
     name = _queue_name(channel, method.queue)
-    count, durable, found = 0, False, None
-    if name in channel.vhost.queues:
-        found = channel.vhost.queue(name, channel.session)
-        if method.if_unused and found.consumers:
-            raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' in use")
-        if method.if_empty and len(found.backlog):
-            raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' not empty")
-        count, durable = len(found.backlog), found.durable
-    # The reply goes out before what the deletion tells the queue's consumers, as in RabbitMQ.
-    _reply(channel, queue.DeleteOk(message_count=count), no_wait=method.no_wait, durable=durable)
+    found = channel.vhost.queue(name, channel.session) if name in channel.vhost.queues else None
+    if found is not None and method.if_unused and found.consumers:
+        raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' in use")
+    if found is not None and method.if_empty and len(found.backlog):
+        raise PreconditionFailed(f"queue '{name}' in vhost '{channel.vhost.name}' not empty")
+    # The reply stands before what the deletion tells the queue's consumers, as in RabbitMQ.
+    count = len(found.backlog) if found is not None else 0
+    _reply(channel, queue.DeleteOk(message_count=count), no_wait=method.no_wait, durable=False)
     if found is not None:
         channel.vhost.delete_queue(found)
+        if found.durable:
+            channel.session.await_durable()
 
 
 def access_request(channel: Channel, method: access.Request, now_s: float) -> None:

@@ -198,7 +198,7 @@ class VirtualHost:
     def declare_exchange(
         self, name: str, type_name: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Table
     ) -> bool:
-        """Create an exchange, or check that the one that exists is the same; return whether it was made durable now.
+        """Create an exchange, or check that the one that exists is the same; return whether it is durable.
 
         Raises:
             AccessRefused: A reserved name.
@@ -215,7 +215,7 @@ class VirtualHost:
             check_equivalent_property(what, self.name, "auto_delete", auto_delete, current.auto_delete)
             check_equivalent_property(what, self.name, "internal", internal, current.internal)
             check_equivalent_argument(what, self.name, "alternate-exchange", arguments, current.arguments)
-            return False
+            return current.durable
         if name.startswith("amq."):
             raise AccessRefused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
         if "alternate-exchange" in arguments and not isinstance(arguments["alternate-exchange"], str):
@@ -254,9 +254,10 @@ class VirtualHost:
     # ------------------------------------------------------------------------------------------- bindings
 
     def bind(self, source: Exchange, destination: Queue | Exchange, routing_key: str, arguments: Table) -> bool:
-        """Bind, unless the same binding exists; return whether it was made durable now."""
-        if source.find(destination, routing_key, arguments) is not None:
-            return False
+        """Bind, unless the same binding exists; return whether it is durable."""
+        binding = source.find(destination, routing_key, arguments)
+        if binding is not None:
+            return _is_durable(binding)
         binding = Binding(source, destination, routing_key, arguments)
         source.add(binding)
         destination.incoming[binding] = None
@@ -322,8 +323,8 @@ class VirtualHost:
 
     def declare_queue(
         self, name: str, session: Session, *, durable: bool, exclusive: bool, auto_delete: bool, arguments: Table, now_s: float
-    ) -> tuple[Queue, bool]:
-        """Create a queue, or check that the one that exists is the same; return it and whether it was made durable now.
+    ) -> Queue:
+        """Create a queue, or check that the one that exists is the same; return it.
 
         Raises:
             AccessRefused: A reserved name.
@@ -340,7 +341,7 @@ class VirtualHost:
             for argument in known_queue_arguments:
                 check_equivalent_argument(what, self.name, argument, arguments, current.arguments)
             current.last_used_s = now_s
-            return current, False
+            return current
         settings = QueueArguments.parse(arguments, queue=name, vhost=self.name)
         queue = Queue(
             self.broker.new_queue_id(),
@@ -361,7 +362,7 @@ class VirtualHost:
             self.broker.journal.topology.append(QueueRecord(queue.id, self.name, name, auto_delete, arguments))
         if settings.expires_ms is not None:
             self.broker.watch(queue)
-        return queue, queue.durable
+        return queue
 
     def purge(self, queue: Queue) -> int:
         """Drop the ready messages; return how many."""
@@ -370,12 +371,8 @@ class VirtualHost:
             self.discard(queue, queue.backlog.pop())
         return count
 
-    def delete_queue(self, queue: Queue) -> int:
-        """Delete a queue with its messages, bindings and consumers; return how many messages were ready.
-
-        Consumers are told (basic.cancel), if their client can be.
-        """
-        count = len(queue.backlog)
+    def delete_queue(self, queue: Queue) -> None:
+        """Delete a queue with its messages, bindings and consumers; these are told (basic.cancel), if their client can be."""
         del self.queues[queue.name]
         queue.is_deleted = True
         for binding in list(queue.incoming):
@@ -394,7 +391,6 @@ class VirtualHost:
                 if entry.batch:
                     journal.remove(queue.id, entry, with_queue=True)
             journal.topology.append(RemoveQueue(queue.id))
-        return count
 
     def _entries(self, queue: Queue) -> Iterator[Entry]:
         """Yield every entry of a queue: the ready ones, then those that wait for an acknowledgement."""
