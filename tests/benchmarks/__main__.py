@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import bench_codec, bench_engine, bench_tasks
+from tests.benchmarks import bench_client, bench_codec, bench_engine, bench_tasks
 from tests.support.brokers import Server
 from tests.support.embedded import EmbeddedBroker
 from tests.support.rabbitmq import RabbitMQ, missing_parts
 
+MESSAGES = {"embedded": 50_000, "RabbitMQ": 20_000}
 TASKS = {"embedded": 50_000, "RabbitMQ": 20_000}
 CONCURRENCY = 2
 
@@ -23,6 +24,11 @@ def _servers(folder: Path) -> Iterator[tuple[str, Server]]:
         print(f"\nRabbitMQ is left out: {', '.join(missing)} not installed")
     else:
         yield "RabbitMQ", RabbitMQ(folder / "rabbitmq")
+
+
+def _show(figures: bench_client.ClientFigures | bench_tasks.TaskFigures) -> None:
+    for field in dataclasses.fields(figures):
+        print(f"  {field.name:24}{getattr(figures, field.name):12,.2f}")
 
 
 def main() -> None:
@@ -36,10 +42,11 @@ def main() -> None:
         for name, server in _servers(Path(folder)):
             server.start()
             try:
-                print(f"\nTasks on {name} {'.'.join(map(str, server.version)) if name == 'RabbitMQ' else 'broker'}")
-                figures = bench_tasks.measure(server.url(), tasks=TASKS[name], concurrency=CONCURRENCY)
-                for field in dataclasses.fields(figures):
-                    print(f"  {field.name:24}{getattr(figures, field.name):12,.2f}")
+                broker = f"{name} {'.'.join(map(str, server.version)) if name == 'RabbitMQ' else 'broker'}"
+                print(f"\nThe clients on {broker}")
+                _show(bench_client.measure(server.url(), messages=MESSAGES[name]))
+                print(f"\nTasks on {broker}")
+                _show(bench_tasks.measure(server.url(), tasks=TASKS[name], concurrency=CONCURRENCY))
             finally:
                 server.stop()
 
