@@ -19,7 +19,7 @@ from leveret.client import sockets
 from leveret.client.deadline import Deadline
 from leveret.client.recovery import reason
 from leveret.client.session import Calls
-from leveret.client.turns import Turns, Waiter, is_owned
+from leveret.client.turns import Turns, Waiter
 from leveret.clock import Clock
 from leveret.errors import (
     AMQPError,
@@ -125,13 +125,12 @@ class Link:
         """Return the lock that callers hold around everything.
 
         Raises:
-            LocalProtocolError: this thread holds it: a signal handler or a finalizer calls from inside a call.
+            LocalProtocolError: a signal handler or a finalizer calls from inside a call of this thread.
 
         """
-        lock = self._turns.lock
-        if is_owned(lock):
+        if self._turns.is_inside():
             raise LocalProtocolError("this client is in the middle of another call of this thread")
-        return lock
+        return self._turns.lock
 
     @property
     def frame_max(self) -> int:
@@ -211,6 +210,8 @@ class Link:
         """Send synchronous methods at once and return the reply to the last; raises as ``call``."""
         if not self.is_open:
             raise self.lost()
+        if number not in self._calls:
+            raise BrokerUnavailable(f"{self.url.safe} has closed channel {number} since it was opened")
         if not methods:
             return None
         waiter = Waiter()

@@ -21,7 +21,7 @@ from leveret.amqp.methods.base import Method
 from leveret.client.deadline import Deadline
 from leveret.errors import LeveretError
 
-__all__ = ["Turns", "Waiter", "is_owned"]
+__all__ = ["Turns", "Waiter"]
 
 _WAIT_MAX_S: Final = 86_400.0
 """Where a caller's patience ends in one wait: what the operating system takes as a timeout has a limit too."""
@@ -67,10 +67,19 @@ class Turns:
 
     def __init__(self, block: Callable[[float], bool], take_in: Callable[[bool], None]) -> None:
         self.lock = threading.RLock()
-        self.reading = False
+        self._reader: int | None = None
         self._block = block
         self._take_in = take_in
         self._waiting: dict[Waiter, None] = {}
+
+    @property
+    def reading(self) -> bool:
+        """Tell whether it is some thread's turn to read at the moment."""
+        return self._reader is not None
+
+    def is_inside(self) -> bool:
+        """Tell whether this thread is in the middle of a call, as it is when a signal handler asks."""
+        return _is_owned(self.lock) or self._reader == threading.get_ident()
 
     def wait(self, waiter: Waiter, deadline: Deadline) -> bool:
         """Wait until somebody finishes the waiter, reading when nobody else does; tell whether it was in time.
@@ -79,20 +88,20 @@ class Turns:
         """
         try:
             while not waiter.done and (remaining_s := min(deadline.remaining_s(), _WAIT_MAX_S)) > 0.0:
-                if self.reading:
+                if self._reader is not None:
                     self._waiting[waiter] = None
                     waiter.sleep(self.lock, remaining_s)
                 else:
-                    self.reading = True
+                    self._reader = threading.get_ident()
                     try:
                         self._read(remaining_s)
                     finally:
-                        self.reading = False
+                        self._reader = None
         finally:
-            if not is_owned(self.lock):
+            if not _is_owned(self.lock):
                 self.lock.acquire()
             self._waiting.pop(waiter, None)
-            if not self.reading and self._waiting:
+            if self._reader is None and self._waiting:
                 next(iter(self._waiting)).wake()
         return waiter.done
 
@@ -102,11 +111,11 @@ class Turns:
             self.lock.release()
             came = self._block(timeout_s)
         finally:
-            if not is_owned(self.lock):
+            if not _is_owned(self.lock):
                 self.lock.acquire()
             self._take_in(came)
 
 
-def is_owned(lock: threading.RLock) -> bool:
+def _is_owned(lock: threading.RLock) -> bool:
     """Tell whether this thread holds the lock."""
     return bool(lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks; there is no public way

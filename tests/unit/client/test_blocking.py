@@ -562,6 +562,32 @@ def test_an_interruption_at_any_moment_leaves_the_client_usable(script: Scripted
     assert set(confirmed) <= {message.body for message in script.published}
 
 
+def test_a_signal_handler_that_publishes_is_refused(script: ScriptedBroker, client: BlockingClient) -> None:
+    """From inside a call of the same thread the client cannot be used: an error, not a deadlock."""
+    refused: list[LocalProtocolError] = []
+
+    def publish(*_: object) -> None:
+        try:
+            _publish(client)
+        except LocalProtocolError as error:
+            refused.append(error)
+
+    def interrupt(one: Client, message: Published) -> None:
+        wait_until(lambda: _is_waiting(client), PATIENCE_S, "the publisher to wait")
+        os.kill(os.getpid(), signal.SIGALRM)
+        wait_until(lambda: refused, PATIENCE_S, "the handler to run")
+        confirm_all(one, message)
+
+    before = signal.signal(signal.SIGALRM, publish)
+    try:
+        script.on_publish = interrupt
+        _publish(client)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(refused) == 1
+    assert len(script.published) == 1
+
+
 def test_an_interrupt_between_two_events_costs_the_connection_only(script: ScriptedBroker, client: BlockingClient) -> None:
     """When the conversation is cut in the middle of what came, the client makes a new connection by itself."""
     _publish(client)
