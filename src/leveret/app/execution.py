@@ -29,17 +29,21 @@ from leveret.app.executed import ExecutedTask, FollowUp
 from leveret.app.task import Task
 from leveret.clock import Clock, SystemClock
 from leveret.errors import AMQPError, EncodingError, MessageError, RetriesExhausted, TaskError, TaskRevoked
-from leveret.results.meta import encode_failure, encode_success
+from leveret.results.meta import encode_failure, encode_success, storable_traceback
 from leveret.tasks.decoding import decode
 from leveret.tasks.message import TaskMessage, encode_message_header
 from leveret.tasks.outcomes import Failed, Ignored, NotDue, Outcome, Rejected, RetryAt, Revoked, Succeeded, Unrunnable
 from leveret.tasks.raw_header import peek
 from leveret.tasks.retry import RetryPolicy
 from leveret.tasks.routing import DELAY_S_MAX
+from leveret.tasks.serializers import encodable
 from leveret.tasks.signals import Ignore, Reject, Retry
 from leveret.tasks.states import State
 
 __all__ = ["Attempt", "Execution"]
+
+_TEXT_CHARS_MAX: Final = 1_000
+"""How much of an exception's text the supervisor is told, for its log; the stored result has all of it."""
 
 _LEFTOVERS_S: Final = 5.0
 """How long asyncio tasks that an ``async def`` left behind have to end once they are cancelled."""
@@ -83,6 +87,8 @@ class Execution:
             if error is not None:
                 return self.finish_failed(attempt, error, runtime_s=runtime_s)
             return self.finish(attempt, value, runtime_s=runtime_s)
+        except Exception as problem:  # values and exceptions are of the user's classes, whose methods may do anything
+            return self._unreportable(attempt, problem, runtime_s=runtime_s)
         finally:
             # The traceback leads to this frame, as the one that _call returned to: a cycle that would keep all that the task's
             # frames hold until some later collection.
@@ -141,7 +147,7 @@ class Execution:
         is_allowed = policy.allows(message.retries)
         match error:
             case Reject(requeue=requeue, reason=reason):
-                return self._ended(message, Rejected(requeue, reason), State.REJECTED, error, runtime_s=runtime_s)
+                return self._ended(message, Rejected(requeue, _short(reason)), State.REJECTED, error, runtime_s=runtime_s)
             case Ignore():
                 return self._ended(message, Ignored(), State.IGNORED, error, runtime_s=runtime_s)
             case Retry():
@@ -166,10 +172,10 @@ class Execution:
         # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() has failed; who ends a child is the supervisor.
         try:
             value = context.run(attempt.call)
+            if not isinstance(value, Coroutine):
+                return value, None
         except BaseException as error:
             return None, error
-        if not isinstance(value, Coroutine):
-            return value, None
         if self._loop is None:
             self._loop = asyncio.Runner()
         return self._loop.run(_run_alone(value), context=context)
@@ -223,6 +229,12 @@ class Execution:
             summary=f"{type(error).__qualname__}: {_text(error)}",
             traceback=text,
         )
+
+    def _unreportable(self, attempt: Attempt, problem: Exception, *, runtime_s: float) -> ExecutedTask:
+        """Report that a call has ended in a way that cannot be told; nothing of the user's is touched any more."""
+        text = f"{attempt.message.task} has run, but how it ended cannot be told: {type(problem).__qualname__}: {_text(problem)}"
+        error = EncodingError(text)
+        return self._ended(attempt.message, _failed(error), State.FAILURE, error, runtime_s=runtime_s)
 
     def _unreadable(self, header: bytes, error: MessageError) -> ExecutedTask:
         """Report a message that is not a task message, to whoever it says it is from."""
@@ -306,9 +318,13 @@ def _unrunnable(error: BaseException) -> Unrunnable:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return _short(str(error))
     except Exception:  # the class is the user's, and so is its __str__
         return "(its str() failed)"
+
+
+def _short(text: str) -> str:
+    return encodable(text if len(text) <= _TEXT_CHARS_MAX else f"{text[:_TEXT_CHARS_MAX]}...")
 
 
 def _trimmed_traceback(error: BaseException) -> str:
@@ -316,4 +332,4 @@ def _trimmed_traceback(error: BaseException) -> str:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_INNER_FOLDERS):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames)) if frames is not None else ""
+    return storable_traceback("".join(traceback.format_exception(type(error), error, frames))) if frames is not None else ""

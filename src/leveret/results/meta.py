@@ -20,10 +20,18 @@ import msgspec
 
 from leveret.errors import EncodingError, MessageError, TaskFailed
 from leveret.tasks.message import describe
-from leveret.tasks.serializers import decode_json, encode_json
+from leveret.tasks.serializers import decode_json, encodable, encode_json
 from leveret.tasks.states import FINAL_STATES, State
 
-__all__ = ["ResultMeta", "decode_meta", "encode_failure", "encode_success", "rebuild_exception", "task_id_and_state"]
+__all__ = [
+    "ResultMeta",
+    "decode_meta",
+    "encode_failure",
+    "encode_success",
+    "rebuild_exception",
+    "storable_traceback",
+    "task_id_and_state",
+]
 
 _EXC_ARGS_MAX: Final = 100
 _TRACEBACK_CHARS_MAX: Final = 100_000
@@ -76,11 +84,18 @@ def encode_failure(
         "exc_module": kind.__module__,
     }
     if traceback is not None:
-        traceback = _clean(traceback)
-        if len(traceback) > _TRACEBACK_CHARS_MAX:
-            half = _TRACEBACK_CHARS_MAX // 2
-            traceback = f"{traceback[:half]}\n... {len(traceback) - 2 * half} characters left out ...\n{traceback[-half:]}"
+        traceback = storable_traceback(traceback)
     return _encode(task_id, state, encode_json(description), traceback, now_s, group_id, parent_id)
+
+
+def storable_traceback(traceback: str) -> str:
+    """Return a traceback that can be encoded, the middle of a very long one left out."""
+    traceback = encodable(traceback)
+    if len(traceback) <= _TRACEBACK_CHARS_MAX:
+        return traceback
+    half = _TRACEBACK_CHARS_MAX // 2
+    left_out = f"... {len(traceback) - 2 * half} characters left out ..."
+    return f"{traceback[:half]}\n{left_out}\n{traceback[-half:]}"
 
 
 def decode_meta(data: bytes) -> ResultMeta:
@@ -177,13 +192,8 @@ def _sendable(argument: object) -> object:
     try:
         encode_json(argument)
     except EncodingError:
-        return _clean(describe(argument))
+        return describe(argument)
     return argument
-
-
-def _clean(text: str) -> str:
-    """Escape halves of surrogate pairs, which UTF-8 cannot carry."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _description(result: object) -> tuple[str | None, str, Sequence[object]]:

@@ -23,7 +23,7 @@ from typing import Final
 
 from leveret.amqp.properties import BasicProperties, encode_header
 from leveret.amqp.tables import FieldValue, Table
-from leveret.tasks.serializers import encode_json
+from leveret.tasks.serializers import encodable, encode_json
 
 __all__ = [
     "CRASHES_HEADER",
@@ -111,7 +111,10 @@ class TaskMessage:
 
 def describe(value: object) -> str:
     """Return a ``repr`` of at most 1,024 characters, without making a longer one on the way if it can be helped."""
-    text = repr(value) if not value else _BRIEF.repr(value)
+    try:
+        text = encodable(_BRIEF.repr(value) if value else repr(value))
+    except Exception:  # the class is the user's, and so are its __bool__ and __repr__
+        text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= _REPR_SIZE_MAX else text[: _REPR_SIZE_MAX - 3] + "..."
 
 

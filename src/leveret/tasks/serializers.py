@@ -29,7 +29,7 @@ import msgspec
 
 from leveret.errors import EncodingError, MessageError
 
-__all__ = ["BODY_SIZE_BYTES_MAX", "decode_json", "decompress", "encode_json"]
+__all__ = ["BODY_SIZE_BYTES_MAX", "decode_json", "decompress", "encodable", "encode_json"]
 
 BODY_SIZE_BYTES_MAX: Final = 128 * 1024 * 1024
 """The largest body after decompression: as much as a broker takes uncompressed."""
@@ -61,6 +61,13 @@ def encode_json(value: object) -> bytes:
         raise EncodingError("a str with half a surrogate pair has no JSON form (it cannot be written as UTF-8)") from error
     except RecursionError as error:
         raise EncodingError(f"a {_name(type(value))} that contains itself, or is nested too deep, has no JSON form") from error
+    except ValueError as error:  # an int of more digits than Python writes, or what a class of the user's says of itself
+        raise EncodingError(f"a value that has no JSON form: {error}") from error
+
+
+def encodable(text: str) -> str:
+    """Escape halves of surrogate pairs, which UTF-8 cannot carry; file names that are not UTF-8 have them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def decode_json(data: bytes) -> object:

@@ -30,15 +30,23 @@ class Reject(TaskSignal):
     A message put back comes again at once, to this worker or another: use it for what only some workers can do.
     """
 
-    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
-        self.reason = reason
-        self.requeue = requeue
-        super().__init__(reason)
+    def __init__(self, reason: str | BaseException | None = None, *, requeue: bool = False) -> None:
+        """``reason`` is for log and result; an exception, as in Celery's ``Reject(exc)``, is told as its class and text."""
+        self.reason = _in_words(reason)
+        self.requeue = bool(requeue)
+        super().__init__(self.reason)
 
 
 class Ignore(TaskSignal):
     """Acknowledge the message and record that the outcome is to be ignored."""
 
-    def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-        super().__init__(reason)
+    def __init__(self, reason: str | BaseException | None = None) -> None:
+        """``reason`` is for the result, in words."""
+        self.reason = _in_words(reason)
+        super().__init__(self.reason)
+
+
+def _in_words(reason: str | BaseException | None) -> str:
+    if reason is None:
+        return ""
+    return f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)

@@ -21,7 +21,7 @@ from leveret.worker.attempt import Attempt
 from leveret.worker.connection import BrokerConnection
 from leveret.worker.crashes import crash_of, lost_task
 from leveret.worker.followups import FollowUps
-from leveret.worker.log_lines import line_of
+from leveret.worker.log_lines import line_of, traceback_of
 from leveret.worker.ready import AppFacts, Policy
 from leveret.worker.settlement import Ack, Reject, Settlement, settlement
 from leveret.worker.sinks import ResultSink
@@ -211,4 +211,4 @@ class Settler:
 
 def _log(executed: ExecutedTask, more: str = "") -> None:
     level, text = line_of(executed)
-    logger.log(level, "task %s[%s] %s%s", executed.task_name, executed.task_id, text, more)
+    logger.log(level, "task %s[%s] %s%s%s", executed.task_name, executed.task_id, text, more, traceback_of(executed))

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import enum
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,23 @@ class Unspeakable(Exception):
         raise RuntimeError("no")
 
 
+class Unsure:
+    """As an array that is neither true nor false, and that cannot be shown either."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
+
+    __repr__ = __bool__  # type: ignore[assignment]  # the point of the test
+
+
+class Evasive:
+    """What does not even say of which class it is."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]  # the point of the test
+        raise RuntimeError("no")
+
+
 @app.task(name="add")
 def add(x: int, y: int = 0) -> int:
     """Add."""
@@ -85,6 +103,12 @@ def fail(kind: str) -> Never:
         "interrupt": KeyboardInterrupt(),
         "cancelled": asyncio.CancelledError(),
         "unspeakable": Unspeakable(),
+        "unsure": ValueError(Unsure()),
+        "huge": ValueError(10**5000),
+        "bytes name": FileNotFoundError(2, "gone", os.fsdecode(b"caf\xe9")),
+        "long": ValueError("x" * 5000),
+        "celery's reject": Reject(ValueError("not mine")),
+        "text retry": Retry(delay_s="soon"),  # type: ignore[arg-type]  # the point of the test
         "reject": Reject("not mine"),
         "requeue": Reject("not now", requeue=True),
         "ignore": Ignore("never mind"),
@@ -93,9 +117,9 @@ def fail(kind: str) -> Never:
 
 
 @app.task(name="opaque")
-def opaque() -> object:
+def opaque(kind: str = "object") -> object:
     """Return what has no JSON form."""
-    return [object()]
+    return {"object": [object()], "huge": 10**5000, "surrogate": "\ud800", "evasive": Evasive()}[kind]
 
 
 @app.task(name="autoretry", retry=RetryPolicy(max=2, on=(OSError,), backoff_s=4, jitter=False))
@@ -244,10 +268,14 @@ def test_an_async_task_that_raises_shows_its_own_frames_only() -> None:
         ("interrupt", Failed("KeyboardInterrupt", "")),
         ("cancelled", Failed("CancelledError", "")),
         ("unspeakable", Failed("Unspeakable", "(its str() failed)")),
+        ("unsure", Failed("ValueError", "(its str() failed)")),
+        ("huge", Failed("ValueError", "(its str() failed)")),
+        ("bytes name", Failed("FileNotFoundError", "[Errno 2] gone: 'caf\\udce9'")),
+        ("long", Failed("ValueError", f"{'x' * 1000}...")),
     ],
 )
 def test_nothing_a_task_raises_gets_out(execution: Execution, kind: str, outcome: Failed) -> None:
-    """sys.exit() in a task ends the task, not the worker's child; an exception may even fail to be shown."""
+    """sys.exit() in a task ends the task, not the worker's child; an exception may even fail to be shown, or to be encoded."""
     executed = run(execution, message("fail", kind))
     assert executed.outcome == outcome
     assert result_of(executed).state is State.FAILURE
@@ -271,6 +299,26 @@ def test_a_result_without_json_form_is_a_failure(execution: Execution) -> None:
     """It names the task, the type and the place in the value; the work is not repeated for it."""
     executed = run(execution, message("opaque"))
     assert executed.outcome == Failed("EncodingError", "the result of opaque cannot be stored: object has no JSON form (at [0])")
+    assert result_of(executed).state is State.FAILURE
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("huge", "Exceeds the limit (4300 digits)"), ("surrogate", "half a surrogate pair"), ("evasive", "no")]
+)
+def test_whatever_a_task_returns_is_reported(execution: Execution, kind: str, words: str) -> None:
+    """A value nobody can make sense of is a failure of its task, and of nothing else."""
+    executed = run(execution, message("opaque", kind))
+    assert isinstance(executed.outcome, Failed)
+    assert words in executed.outcome.exc_message
+    assert result_of(executed).state is State.FAILURE
+
+
+def test_an_end_that_cannot_be_told_is_a_failure(execution: Execution) -> None:
+    """When working out what follows fails, because a delay is no number, say, the task has failed, and the child lives on."""
+    executed = run(execution, message("fail", "text retry"))
+    assert isinstance(executed.outcome, Failed)
+    assert executed.outcome.exc_type == "EncodingError"
+    assert "fail has run, but how it ended cannot be told: TypeError" in executed.outcome.exc_message
     assert result_of(executed).state is State.FAILURE
 
 
@@ -404,6 +452,8 @@ def test_signals_are_obeyed(execution: Execution) -> None:
     rejected = run(execution, message("fail", "reject"))
     assert rejected.outcome == Rejected(requeue=False, reason="not mine")
     assert result_of(rejected).state is State.REJECTED
+    celerys = run(execution, message("fail", "celery's reject"))
+    assert celerys.outcome == Rejected(requeue=False, reason="ValueError: not mine")
     requeued = run(execution, message("fail", "requeue"))
     assert requeued.outcome == Rejected(requeue=True, reason="not now")
     assert requeued.meta is None

@@ -378,6 +378,21 @@ def test_descriptions_are_short() -> None:
     assert len(describe(dict.fromkeys(range(1000), "y" * 100))) <= 1024
 
 
+def test_a_value_that_cannot_be_described_is_no_error() -> None:
+    """An array is neither true nor false, and a class of the user's may say anything of itself."""
+
+    class Unsure:
+        def __bool__(self) -> bool:
+            raise ValueError("neither")
+
+    class Odd:
+        def __repr__(self) -> str:
+            return "\ud800"
+
+    assert describe(Unsure()) == "<Unsure that cannot be shown>"
+    assert describe((Odd(),)) == r"(\ud800,)"
+
+
 def test_kombu_reads_our_body() -> None:
     """The body is what kombu's json serializer reads under our content type."""
     _, body = encode(TaskMessage(id=ID, task="t", args=[MOMENT]))
