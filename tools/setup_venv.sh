@@ -47,5 +47,5 @@ pip() {
 printf 'setup: installing Leveret%s\n' "${1:+ and what the group $1 needs}"
 # The pip that comes with an older Python knows neither dependency groups nor constraints for build tools.
 pip install --constraint constraints.txt pip
-pip install --constraint constraints.txt --build-constraint constraints.txt --editable . ${1:+--group "$1"}
+pip install --constraint constraints.txt --build-constraint constraints.txt --editable ".[demo]" ${1:+--group "$1"}
 printf '%s\n' "$PWD" > .venv/.folder
