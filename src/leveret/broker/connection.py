@@ -40,6 +40,8 @@ LAST_WORDS_TIMEOUT_S: Final = 10.0
 """How long a client has to take what was sent to it before its connection ended."""
 UNREAD_BYTES_MAX: Final = 16 << 20
 """Unsent output above which nothing more is read from a client: it asks and does not listen."""
+DEAF_TIMEOUT_S: Final = 60.0
+"""How long a client with so much unsent output may take nothing of it; its heartbeats are not read any more."""
 
 _FRAME: Final = struct.Struct(">BHI")
 _DELIVER_TAIL: Final = struct.Struct(">QB")
@@ -55,7 +57,10 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, server: BrokerServer) -> None:
         self._server = server
         self._loop = server.loop
-        self._engine = Connection.server(server.properties, MECHANISMS, heartbeat_s=server.config.heartbeat_s)
+        config = server.config
+        self._engine = Connection.server(
+            server.properties, MECHANISMS, heartbeat_s=config.heartbeat_s, handshake_timeout_s=config.handshake_timeout_s
+        )
         self._transport: asyncio.Transport | None = None
         self._user = ""
         self._takes_cancel = False
@@ -68,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_unheard = False
         self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
+        self._deaf_timer: asyncio.TimerHandle | None = None
         self.session: Session | None = None
 
     # ------------------------------------------------------------------------------------ asyncio's calls
@@ -103,6 +109,8 @@ class ClientConnection(asyncio.Protocol):
         """Forget the client: requeue what it held."""
         self._finish()
         self._disarm()
+        if self._deaf_timer is not None:
+            self._deaf_timer.cancel()
         self._server.remove(self)
 
     def pause_writing(self) -> None:
@@ -205,12 +213,24 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        reads = not (self._is_resting or self._server.is_behind or transport.get_write_buffer_size() > UNREAD_BYTES_MAX)
+        unsent_bytes = transport.get_write_buffer_size()
+        if unsent_bytes > UNREAD_BYTES_MAX and self._deaf_timer is None:
+            self._deaf_timer = self._loop.call_later(DEAF_TIMEOUT_S, self._check_deaf, unsent_bytes)
+        reads = not (self._is_resting or self._server.is_behind or unsent_bytes > UNREAD_BYTES_MAX)
         if reads:
             transport.resume_reading()
         else:
             transport.pause_reading()
         self._engine.set_reading(reads, self._loop.time())
+
+    def _check_deaf(self, unsent_bytes: int) -> None:
+        """Drop a client that has taken nothing since it had this much to read; nothing is added meanwhile."""
+        self._deaf_timer = None
+        if self._transport is not None and self._transport.get_write_buffer_size() >= unsent_bytes:
+            log.warning("%s reads nothing, %d bytes wait for it: dropping its connection", self._peer, unsent_bytes)
+            self.abort()
+        else:
+            self._set_reading()
 
     def reconsider_reading(self) -> None:
         """Read again, unless something else forbids it: the disk has caught up."""

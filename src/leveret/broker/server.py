@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from leveret.amqp.handshake import HANDSHAKE_TIMEOUT_S
 from leveret.amqp.tables import Table
 from leveret.broker.auth import GUEST, Users
 from leveret.broker.connection import ClientConnection
@@ -56,6 +57,7 @@ class BrokerConfig:
     passwords: Mapping[str, str] = field(default_factory=lambda: {GUEST: GUEST}, repr=False)
     creates_vhosts: bool = False
     heartbeat_s: int = 60
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
     idle_exit_s: float | None = None
 
 
