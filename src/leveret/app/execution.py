@@ -36,7 +36,7 @@ from leveret.tasks.outcomes import Failed, Ignored, NotDue, Outcome, Rejected, R
 from leveret.tasks.raw_header import peek
 from leveret.tasks.retry import RetryPolicy
 from leveret.tasks.routing import DELAY_S_MAX
-from leveret.tasks.serializers import encodable
+from leveret.tasks.serializers import BODY_SIZE_BYTES_MAX, encodable
 from leveret.tasks.signals import Ignore, Reject, Retry
 from leveret.tasks.states import State
 
@@ -134,6 +134,11 @@ class Execution:
                 meta = encode_success(
                     message.id, value, now_s=self._clock.wall_s(), group_id=message.group, parent_id=message.parent_id
                 )
+                if len(meta) > BODY_SIZE_BYTES_MAX:
+                    raise EncodingError(
+                        f"it has {len(meta):,} bytes as JSON, and {BODY_SIZE_BYTES_MAX:,} are the most; "
+                        "keep it in a file or a database, and return where it is"
+                    )
             except EncodingError as error:
                 error = EncodingError(f"the result of {message.task} cannot be stored: {error}")
                 return self._ended(message, _failed(error), State.FAILURE, error, runtime_s=runtime_s)

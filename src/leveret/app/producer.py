@@ -18,7 +18,7 @@ from leveret.app.settings import Settings
 from leveret.app.task import CallOptions, Task
 from leveret.client.blocking import BlockingClient
 from leveret.clock import Clock, SystemClock
-from leveret.errors import ConfigurationError, Unroutable
+from leveret.errors import ConfigurationError, EncodingError, Unroutable
 from leveret.ids import IdSource, SystemIdSource
 from leveret.results.base import ResultReader
 from leveret.results.rpc import ReplyReader
@@ -26,6 +26,7 @@ from leveret.results.sqlite import SqliteReader
 from leveret.tasks.message import Embedded, TaskMessage, describe, encode_body, encode_message_header
 from leveret.tasks.options import check_priority
 from leveret.tasks.routing import DELAY_LEASE_S, Route, delay_queue, route_to
+from leveret.tasks.serializers import BODY_SIZE_BYTES_MAX
 
 __all__ = ["Producer", "Sent"]
 
@@ -80,7 +81,7 @@ class Producer:
 
         Raises:
             ArgumentsError: the arguments do not fit the function; nothing was sent.
-            EncodingError: an argument or a header has no form on the wire; nothing was sent.
+            EncodingError: an argument or a header has no form on the wire, or they are too much; nothing was sent.
             ConfigurationError: an option that cannot be; nothing was sent.
             BrokerUnavailable: no broker answered in time; nothing was sent.
             PublishError: the broker has not taken the message; its subclasses say why.
@@ -92,6 +93,11 @@ class Producer:
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC)
         message = self._message(task, args, kwargs, options, now)
         body = encode_body(encoded_args, encoded_kwargs, Embedded())
+        if len(body) > BODY_SIZE_BYTES_MAX:
+            raise EncodingError(
+                f"the arguments of {task.signature} have {len(body):,} bytes as JSON, and {BODY_SIZE_BYTES_MAX:,} are the most; "
+                "keep them in a file or a database, and send where they are"
+            )
         route = self._route(queue)
         delay_s = 0.0 if message.eta is None else (message.eta - now).total_seconds()
         self._client.declare([route.queue], self._remaining_s(deadline_s))

@@ -66,7 +66,9 @@ class Result(Generic[R_co]):
             for meta in self._source.result_reader().watch([self.id]).next(timeout):
                 self.settle(meta)
         if self._meta is None or not self._meta.is_final:
-            raise ResultTimeout(f"no result of {self.task}, id {self.id}, within {timeout:g} s; it is {self.state}")
+            state = self.state
+            hint = ": no worker has reported on it; does one run that takes from its queue?" if state == State.PENDING else ""
+            raise ResultTimeout(f"no result of {self.task}, id {self.id}, within {timeout:g} s; it is {state}{hint}")
         if self._meta.state is not State.SUCCESS:
             raise rebuild_exception(self._meta)
         value = self._meta.result

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _EXC_ARGS_MAX: Final = 100
+_EXC_ARG_SIZE_MAX_BYTES: Final = 1 << 20
 _TRACEBACK_CHARS_MAX: Final = 100_000
 
 
@@ -76,7 +77,10 @@ def encode_failure(
     group_id: str | None = None,
     parent_id: str | None = None,
 ) -> bytes:
-    """Encode what is not a success: an exception and its traceback as text. Arguments without a JSON form become their repr."""
+    """Encode what is not a success: an exception and its traceback as text.
+
+    Arguments without a JSON form, or with one of more than 1 MiB, become their repr, at most 1,024 characters of it.
+    """
     kind = type(error)
     description = {
         "exc_type": kind.__qualname__,
@@ -190,10 +194,10 @@ def _arguments(error: BaseException) -> Sequence[object]:
 
 def _sendable(argument: object) -> object:
     try:
-        encode_json(argument)
+        size_bytes = len(encode_json(argument))
     except EncodingError:
-        return describe(argument)
-    return argument
+        return encodable(argument) if type(argument) is str else describe(argument)
+    return argument if size_bytes <= _EXC_ARG_SIZE_MAX_BYTES else describe(argument)
 
 
 def _description(result: object) -> tuple[str | None, str, Sequence[object]]:

@@ -57,7 +57,9 @@ def assemble(facts: AppFacts, config: WorkerConfig, *, slots: int, pace: Pace, e
     )
     file = result_file(facts.app_name, settings)
     sink: ResultSink = (
-        ReplySink(connection.channel) if file is None else StoreSink(SqliteWriter(file, expires_s=facts.result_expires_s))
+        ReplySink(connection.channel, wall_s=clock.wall_s)
+        if file is None
+        else StoreSink(SqliteWriter(file, expires_s=facts.result_expires_s))
     )
     follow_ups = FollowUps(connection, monotonic_s=clock.monotonic_s)
     return Parts(

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Final, Protocol
 
 from leveret.amqp.properties import BasicProperties, encode_header
 from leveret.app.executed import ExecutedTask
 from leveret.client.asynchronous import AsyncChannel
+from leveret.errors import EncodingError, LeveretError, ReplyError
 from leveret.results.base import ResultWriter
+from leveret.results.meta import encode_failure
+from leveret.tasks.states import State
 from leveret.worker.followups import CONFIRM_TIMEOUT_S
 
 __all__ = ["ReplySink", "ResultSink", "StoreSink"]
+
+logger = logging.getLogger("leveret.worker")
+
+# rabbit_channel (RabbitMQ 3.8 and later) and, for what is beyond the reader's own limit, rabbit_command_assembler.
+_SIZE_REFUSED: Final = re.compile(r"size \d+ (?:is larger than configured max size|exceeds maximum allowed size) (\d+)")
 
 
 class ResultSink(Protocol):
@@ -74,25 +84,58 @@ class ReplySink:
 
     Transient, not mandatory: a producer that has gone needs no result. Confirmed all the same, so that a result is not
     forgotten when the connection breaks before the broker has it.
+
+    A result that is too large for the broker costs the connection, once: the refusal says how large a message may be, and
+    when the task has run again its producer is sent a failure that says so.
     """
 
-    def __init__(self, channel: Callable[[], Awaitable[AsyncChannel]]) -> None:
-        """Take where to get the open channel, once there is one."""
+    def __init__(self, channel: Callable[[], Awaitable[AsyncChannel]], *, wall_s: Callable[[], float]) -> None:
+        """Take where to get the open channel, once there is one, and the time."""
         self._channel = channel
+        self._wall_s = wall_s
+        self._size_max: int | None = None
+        """The largest message the broker takes, once that is known."""
 
     async def put(self, tasks: Sequence[ExecutedTask]) -> None:
         """Publish, and wait for the confirms."""
         channel = await self._channel()
         confirms = [
-            channel.publish("", task.reply_to, _reply_header(task, task.meta), task.meta)
+            channel.publish("", task.reply_to, _reply_header(task, meta), meta)
             for task in tasks
-            if task.meta is not None and task.reply_to
+            if task.reply_to and (meta := self._fitting(task)) is not None
         ]
-        async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-            await asyncio.gather(*confirms)
+        try:
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                await asyncio.gather(*confirms)
+        except LeveretError as error:
+            self._size_max = _size_allowed(error) or self._size_max
+            raise
 
     async def close(self) -> None:
         """Do nothing: the channel is the connection's."""
+
+    def _fitting(self, task: ExecutedTask) -> bytes | None:
+        meta, size_max = task.meta, self._size_max
+        if meta is None or size_max is None or len(meta) <= size_max:
+            return meta
+        text = (
+            f"the result of {task.task_name} has {len(meta):,} bytes as JSON, and the broker takes messages of {size_max:,}; "
+            "keep it in a file or a database and return where it is, or raise the broker's limit (RabbitMQ: max_message_size)"
+        )
+        logger.error("task %s[%s] has run, but %s", task.task_name, task.task_id, text)
+        return encode_failure(task.task_id, State.FAILURE, EncodingError(text), now_s=self._wall_s())
+
+
+def _size_allowed(error: BaseException | None) -> int | None:
+    """Return the size that a broker names when it refuses a message for its size; None where it does not say or refuse that.
+
+    Of the messages that were under way, one has the refusal as its error and the others have it as the cause.
+    """
+    while error is not None:
+        if isinstance(error, ReplyError) and (found := _SIZE_REFUSED.search(error.reply_text)):
+            return int(found[1])
+        error = error.__cause__
+    return None
 
 
 def _reply_header(task: ExecutedTask, meta: bytes) -> bytes:

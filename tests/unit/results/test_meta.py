@@ -166,12 +166,15 @@ def test_a_failure_without_description_is_a_failure_still(result: object) -> Non
 
 
 def test_every_exception_can_be_stored() -> None:
-    """Arguments without a JSON form become their repr; what cannot be shown does not stop the storing."""
+    """Arguments without a JSON form, or of many bytes, become a short repr; what cannot be shown does not stop the storing."""
     odd = ValueError(object(), {1, 2}, "\ud800", *range(200))
     description = decode_meta(encode_failure("id", State.FAILURE, odd, now_s=NOW_S, traceback="\ud800")).result
     assert isinstance(description, dict)
     assert description["exc_message"][0].startswith("<object object at")
-    assert description["exc_message"][2] == r"'\ud800'"
+    assert description["exc_message"][2] == r"\ud800"
+    long = decode_meta(encode_failure("id", State.FAILURE, ValueError("x" * 2_000_000), now_s=NOW_S)).result
+    assert isinstance(long, dict)
+    assert len(long["exc_message"][0]) <= 1024
     assert len(description["exc_message"]) == 100
     assert encode_failure("id", State.FAILURE, ValueError(Unspeakable()), now_s=NOW_S)
 
