@@ -205,6 +205,7 @@ async def _run(folder: Path) -> None:
         passwords={USERNAME: SystemIdSource().password()},
         creates_vhosts=True,
         idle_exit_s=_idle_exit_s(),
+        owns_process=True,
     )
     server = BrokerServer(config)
     give_up_s = time.monotonic() + HANDOVER_S

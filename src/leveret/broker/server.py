@@ -21,6 +21,7 @@ from typing import Final
 from leveret.amqp.handshake import HANDSHAKE_TIMEOUT_S
 from leveret.amqp.tables import Table
 from leveret.broker.auth import GUEST, Users
+from leveret.broker.collector import Collector
 from leveret.broker.connection import ClientConnection
 from leveret.broker.core.broker import Broker
 from leveret.broker.core.session import Session
@@ -48,7 +49,8 @@ class BrokerConfig:
     """How a broker is to run.
 
     ``data``: its folder; None keeps nothing. ``creates_vhosts``: a client that asks for an unknown virtual host gets
-    it made. ``idle_exit_s``: stop when nobody has been connected for so long; None: never.
+    it made. ``idle_exit_s``: stop when nobody has been connected for so long; None: never. ``owns_process``: nothing but
+    the broker runs in this process, so that it may set the garbage collector to its own needs.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,7 @@ class BrokerConfig:
     heartbeat_s: int = 60
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
     idle_exit_s: float | None = None
+    owns_process: bool = False
 
 
 def server_properties() -> Table:
@@ -105,6 +108,7 @@ class BrokerServer:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._failure: LeveretError | None = None
+        self._collector: Collector | None = None
         self._is_stopping = False
         self._stop_task: asyncio.Task[None] | None = None
         self._all_gone = asyncio.Event()
@@ -146,6 +150,8 @@ class BrokerServer:
             on_failed=lambda error: self._call_from_thread(self._storage_failed, error),
         )
         self._writer.start()
+        if self.config.owns_process:
+            self._collector = Collector()
         self._all_gone.set()
         self._watch_idleness()
         self.schedule_turn()
@@ -243,6 +249,8 @@ class BrokerServer:
     def remove(self, connection: ClientConnection) -> None:
         """Count a client out."""
         self._connections.pop(connection, None)
+        if self._collector is not None:
+            self._collector.connection_ended()
         if not self._connections:
             self._all_gone.set()
             self._watch_idleness()

@@ -44,7 +44,7 @@ def broker(context: click.Context, host: str, port: int, data: Path, loglevel: s
     if context.invoked_subcommand is not None:
         return
     logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_serve(BrokerConfig(host=host, port=port, data=data)))
+    asyncio.run(_serve(BrokerConfig(host=host, port=port, data=data, owns_process=True)))
 
 
 async def _serve(config: BrokerConfig) -> None:
