@@ -55,7 +55,7 @@ class TaskSignature:
             signature = signature.replace(parameters=parameters)
         self._function = function
         self._signature = signature
-        self._text = f"{task}{signature}"
+        self._text = f"{task}{_unquoted(signature)}"
         # The parameters by position, if that is all there is; else None, and a call needs a closer look.
         self._names = tuple(signature.parameters) if all(p.kind in _POSITIONAL for p in parameters) else None
         self._types: _Types | None = None
@@ -189,6 +189,25 @@ class TaskSignature:
             except EncodingError as error:
                 return EncodingError(f"argument {name!r} of {self._text} cannot be sent: {error}")
         return EncodingError(f"the arguments of {self._text} cannot be sent")
+
+
+class _Bare(str):
+    """An annotation that is still text, shown without the quotes that ``inspect`` would put around it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _unquoted(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature that is shown as it was written, ``from __future__ import annotations`` or not."""
+
+    def bare(annotation: object) -> object:
+        return _Bare(annotation) if isinstance(annotation, str) else annotation
+
+    parameters = [each.replace(annotation=bare(each.annotation)) for each in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=bare(signature.return_annotation))
 
 
 class _Types(NamedTuple):

@@ -327,7 +327,7 @@ def test_arguments_that_do_not_fit_are_a_failure(execution: Execution) -> None:
     executed = run(execution, message("add", "many"))
     assert isinstance(executed.outcome, Failed)
     assert executed.outcome.exc_type == "ArgumentsError"
-    assert "add(x: 'int', y: 'int' = 0) -> 'int'" in executed.outcome.exc_message
+    assert "add(x: int, y: int = 0) -> int" in executed.outcome.exc_message
     assert executed.traceback == ""
 
 
