@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pika import spec
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker, NackError
 
 from tests.support.brokers import Broker
 from tests.support.pika_client import Inbox, get_when_there, publish, settle
@@ -319,7 +319,6 @@ def test_dead_letter_goes_to_every_queue_of_the_exchange(broker: Broker, channel
 # ---------------------------------------------------------------------------------------------------- length limits
 
 
-@pytest.mark.not_yet("limit the length of a queue")
 def test_full_queue_drops_its_oldest_message(broker: Broker, channel: BlockingChannel) -> None:
     """Beyond x-max-length the head is dead-lettered, reason ``maxlen``."""
     post = Post(broker, channel, x_max_length=2)
@@ -331,7 +330,6 @@ def test_full_queue_drops_its_oldest_message(broker: Broker, channel: BlockingCh
     assert [get_when_there(channel, post.queue).body for _ in range(2)] == [b"2", b"3"]
 
 
-@pytest.mark.not_yet("limit the length of a queue")
 def test_full_queue_may_refuse_instead(raw_channel: RawClient) -> None:
     """With x-overflow=reject-publish a full queue refuses a message: basic.nack to the publisher."""
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -345,3 +343,51 @@ def test_full_queue_may_refuse_instead(raw_channel: RawClient) -> None:
     raw_channel.send_method(1, spec.Basic.Publish(routing_key=queue))
     raw_channel.send_content(1, b"second")
     assert raw_channel.receive_method(spec.Basic.Nack).delivery_tag == 2
+
+
+def test_full_queue_may_count_bytes(broker: Broker, channel: BlockingChannel) -> None:
+    """Beyond x-max-length-bytes of ready bodies the head is dropped, as many as it takes."""
+    post = Post(broker, channel, x_max_length_bytes=6)
+    for body in (b"12", b"34", b"5678"):
+        publish(channel, post.queue, body)
+    assert settle(channel, post.queue) == 2
+    assert get_when_there(channel, post.letters).body == b"12"
+    assert [get_when_there(channel, post.queue).body for _ in range(2)] == [b"34", b"5678"]
+
+
+def _answers(client: RawClient, count: int) -> dict[int, str]:
+    """Return ack or nack by publish, for the next ``count`` publishes of the channel."""
+    answers: dict[int, str] = {}
+    while len(answers) < count:
+        method = client.receive().method
+        assert isinstance(method, spec.Basic.Ack | spec.Basic.Nack)
+        first = 1 if method.multiple else method.delivery_tag
+        for tag in range(first, method.delivery_tag + 1):
+            answers.setdefault(tag, "ack" if isinstance(method, spec.Basic.Ack) else "nack")
+    return answers
+
+
+def test_only_what_a_full_queue_refused_is_nacked(raw_channel: RawClient) -> None:
+    """Every publish gets its own answer, however the broker gathers them."""
+    arguments = {"x-max-length": 2, "x-overflow": "reject-publish"}
+    raw_channel.send_method(1, spec.Queue.Declare(exclusive=True, arguments=arguments))
+    queue = raw_channel.receive_method(spec.Queue.DeclareOk).queue
+    raw_channel.send_method(1, spec.Confirm.Select())
+    raw_channel.receive_method(spec.Confirm.SelectOk)
+    for number in range(4):
+        raw_channel.send_method(1, spec.Basic.Publish(routing_key=queue))
+        raw_channel.send_content(1, b"%d" % number)
+    raw_channel.send_method(1, spec.Basic.Publish(routing_key="nowhere"))
+    raw_channel.send_content(1, b"goes nowhere, and that is confirmed")
+    assert _answers(raw_channel, 5) == {1: "ack", 2: "ack", 3: "nack", 4: "nack", 5: "ack"}
+
+
+def test_refused_message_may_be_dead_lettered(broker: Broker, channel: BlockingChannel) -> None:
+    """With x-overflow=reject-publish-dlx the refused message itself is the dead letter, reason ``maxlen``."""
+    post = Post(broker, channel, x_max_length=1, x_overflow="reject-publish-dlx")
+    publish(channel, post.queue, b"1")
+    with pytest.raises(NackError):
+        publish(channel, post.queue, b"2")
+    letter = get_when_there(channel, post.letters)
+    assert (letter.body, letter.properties.headers["x-death"][0]["reason"]) == (b"2", "maxlen")
+    assert get_when_there(channel, post.queue).body == b"1"

@@ -57,8 +57,6 @@ def test_known_arguments_are_read() -> None:
         ("x-dead-letter-routing-key", "key", "routing_key_but_no_dlx_defined"),
         ("x-queue-type", "foo", "\"unsupported queue type 'foo'\""),
         ("x-queue-type", "quorum", "\"unsupported queue type 'quorum'\""),
-        ("x-max-length", 10, "not available on this broker yet"),
-        ("x-max-length-bytes", 10, "not available on this broker yet"),
         ("x-single-active-consumer", True, "not available on this broker yet"),
     ],
 )

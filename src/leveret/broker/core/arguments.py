@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
 from typing import Final
 
 from leveret.amqp.tables import FieldValue, Table
 from leveret.errors import PreconditionFailed
 
 __all__ = [
+    "Overflow",
     "QueueArguments",
     "check_equivalent_argument",
     "check_equivalent_property",
@@ -25,29 +27,51 @@ __all__ = [
 TTL_MS_MAX: Final = 315_360_000_000
 """Ten years, RabbitMQ's limit of every time to live."""
 
-UNAVAILABLE: Final = ("x-max-length", "x-max-length-bytes", "x-single-active-consumer")
+UNAVAILABLE: Final = ("x-single-active-consumer",)
 """Arguments that change what becomes of messages: better refused than ignored."""
+
+LENGTH_MAX: Final = (1 << 63) - 1
+"""The largest limit of a queue's length that can be written, which is RabbitMQ's."""
 
 known_queue_arguments: Final = (
     "x-message-ttl",
     "x-expires",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
     "x-max-priority",
+    "x-overflow",
     "x-queue-type",
 )
 """The arguments that take part in the equivalence of two declarations."""
 
 
+class Overflow(Enum):
+    """What a full queue does (https://www.rabbitmq.com/docs/maxlength#overflow-behaviour)."""
+
+    DROP_HEAD = "drop-head"
+    REJECT_PUBLISH = "reject-publish"
+    REJECT_PUBLISH_DLX = "reject-publish-dlx"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueArguments:
-    """What a queue's arguments ask for; times in milliseconds."""
+    """What a queue's arguments ask for; times in milliseconds, limits of the ready messages in messages and body bytes."""
 
     message_ttl_ms: int | None = None
     expires_ms: int | None = None
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
     priority_max: int | None = None
+    length_max: int | None = None
+    length_bytes_max: int | None = None
+    overflow: Overflow = Overflow.DROP_HEAD
+
+    @property
+    def is_limited(self) -> bool:
+        """Tell whether the queue can be full."""
+        return self.length_max is not None or self.length_bytes_max is not None
 
     @classmethod
     def parse(cls, arguments: Table, *, queue: str, vhost: str) -> QueueArguments:
@@ -83,6 +107,9 @@ class QueueArguments:
                 raise refuse(name, f'"expected longstr, got {field_type(value)}"')
             return value
 
+        overflow = text("x-overflow")
+        if overflow is not None and overflow not in {policy.value for policy in Overflow}:
+            raise refuse("x-overflow", "invalid_overflow")
         for name in UNAVAILABLE:
             if arguments.get(name):
                 raise refuse(name, "not available on this broker yet")
@@ -92,6 +119,9 @@ class QueueArguments:
             dead_letter_exchange=text("x-dead-letter-exchange"),
             dead_letter_routing_key=text("x-dead-letter-routing-key"),
             priority_max=integer("x-max-priority", largest=255),
+            length_max=integer("x-max-length", largest=LENGTH_MAX),
+            length_bytes_max=integer("x-max-length-bytes", largest=LENGTH_MAX),
+            overflow=Overflow.DROP_HEAD if overflow is None else Overflow(overflow),
         )
         if parsed.dead_letter_routing_key is not None and parsed.dead_letter_exchange is None:
             raise refuse("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from leveret.broker.core.message import Entry
 
-__all__ = ["Backlog", "FifoBacklog", "PriorityBacklog"]
+__all__ = ["Backlog", "FifoBacklog", "PriorityBacklog", "WeighedBacklog"]
 
 
 class Backlog(Protocol):
@@ -125,3 +125,39 @@ class PriorityBacklog:
     def __iter__(self) -> Iterator[Entry]:
         for line in reversed(self._lines):
             yield from line
+
+
+class WeighedBacklog:
+    """Any backlog, with the bytes of the bodies in it: for queues that limit them (``x-max-length-bytes``)."""
+
+    __slots__ = ("_backlog", "size_bytes")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self.size_bytes = 0
+
+    def append(self, entry: Entry) -> None:
+        """Add a new message at its place behind all that are ready."""
+        self.size_bytes += len(entry.message.body)
+        self._backlog.append(entry)
+
+    def head(self) -> Entry | None:
+        """Return the next message to deliver, without taking it."""
+        return self._backlog.head()
+
+    def pop(self) -> Entry:
+        """Take the next message to deliver; the backlog is not empty."""
+        entry = self._backlog.pop()
+        self.size_bytes -= len(entry.message.body)
+        return entry
+
+    def put_back(self, entry: Entry) -> None:
+        """Return a message to its original position."""
+        self.size_bytes += len(entry.message.body)
+        self._backlog.put_back(entry)
+
+    def __len__(self) -> int:
+        return len(self._backlog)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._backlog)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from leveret.broker.core.arguments import QueueArguments
+from leveret.broker.core.arguments import Overflow, QueueArguments
 from leveret.broker.core.channel import Channel
 from leveret.broker.core.exchange import EXCHANGE_TYPES, Binding, Exchange
 from leveret.broker.core.journal import Batch, BindingRecord, ExchangeRecord, Journal, VhostRecord
@@ -170,9 +170,10 @@ class Broker:
             queue = self._queues_due.popleft()
             queue.is_due = False
             if not queue.is_deleted:
-                self._deliver(queue, now_s)
+                self.deliver(queue, now_s)
 
-    def _deliver(self, queue: Queue, now_s: float) -> None:
+    def deliver(self, queue: Queue, now_s: float) -> None:
+        """Hand a queue's ready messages to its consumers; what then expires or is too many leaves it."""
         if queue.instant_s is not None:
             # A time to live of 0: to a consumer now, or never (https://www.rabbitmq.com/docs/ttl).
             now_s, queue.instant_s = queue.instant_s, None
@@ -190,6 +191,8 @@ class Broker:
         if head is not None and head.expires_s is not None:
             queue.vhost.expire_heads(queue, now_s)
             self.watch(queue)
+        if queue.settings.is_limited and queue.settings.overflow is Overflow.DROP_HEAD:
+            queue.vhost.drop_overflow(queue, now_s)
 
     def committed_through(self, batch_id: int) -> None:
         """All batches up to this one are on disk: send the confirms that waited for them."""

@@ -51,6 +51,7 @@ class Channel:
         "first_outstanding",
         "is_confirm_due",
         "last_queue_name",
+        "nacks",
         "next_delivery_tag",
         "number",
         "pending_confirms",
@@ -89,6 +90,8 @@ class Channel:
         self.pending_confirms: deque[tuple[int, int]] = deque()
         """(batch, last sequence number), oldest first: confirmed in order, when the batch is durable."""
         self.is_confirm_due = False
+        self.nacks: deque[int] = deque()
+        """Sequence numbers of publishes that a full queue refused and that are not answered yet."""
 
     # ------------------------------------------------------------------------------------------ publishing
 
@@ -126,7 +129,12 @@ class Channel:
             return
         message = Message(self.broker.new_message_id(), route, header, body, delivery_mode == 2, priority, expiration_ms)
         for queue in queues:
-            vhost.place(queue, message, now_s)
+            if (
+                not vhost.place(queue, message, now_s)
+                and self.confirming
+                and (not self.nacks or self.nacks[-1] != self.published)
+            ):
+                self.nacks.append(self.published)
         if message.durable_refs:
             self.stored_batch = self.broker.journal.batch_id
 
@@ -174,6 +182,17 @@ class Channel:
         return bool(pending)
 
     def _emit_confirm(self, sequence: int) -> None:
+        """Answer for every publish up to this one: basic.nack for those that a full queue refused, basic.ack for the others."""
+        while self.nacks and self.nacks[0] <= sequence:
+            refused = self.nacks.popleft()
+            if refused - 1 > self.confirmed:
+                self._emit_ack(refused - 1)
+            self.confirmed = refused
+            self.session.emit((SEND, self.number, basic.Nack(delivery_tag=refused), None, b""))
+        if sequence > self.confirmed:
+            self._emit_ack(sequence)
+
+    def _emit_ack(self, sequence: int) -> None:
         multiple = sequence - self.confirmed > 1
         self.confirmed = sequence
         self.session.emit((CONFIRM, self.number, sequence, multiple))
@@ -275,6 +294,7 @@ class Channel:
         for consumer in list(self.consumers.values()):
             self.vhost.remove_consumer(consumer, now_s)
         self.pending_confirms.clear()
+        self.nacks.clear()
         self.confirmed = self.published
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from leveret.amqp.tables import Table
 from leveret.broker.core.arguments import QueueArguments
-from leveret.broker.core.backlog import Backlog, FifoBacklog, PriorityBacklog
+from leveret.broker.core.backlog import Backlog, FifoBacklog, PriorityBacklog, WeighedBacklog
 from leveret.broker.core.message import Entry, Message
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Queue:
         self.arguments = arguments
         self.settings = settings
         self.backlog: Backlog = PriorityBacklog(settings.priority_max) if settings.priority_max else FifoBacklog()
+        if settings.length_bytes_max is not None:
+            self.backlog = WeighedBacklog(self.backlog)
         self.consumers: dict[Consumer, None] = {}
         """Oldest first."""
         self.line: deque[Consumer] = deque()
@@ -107,6 +109,15 @@ class Queue:
     def is_consumed_exclusively(self) -> bool:
         """Tell whether its consumer has asked to be the only one."""
         return any(consumer.exclusive for consumer in islice(self.consumers, 1))
+
+    def is_over_limit(self, message: Message | None = None) -> bool:
+        """Tell whether more is ready than the queue may hold, or would be with this message."""
+        settings, backlog = self.settings, self.backlog
+        count, size_bytes = (0, 0) if message is None else (1, len(message.body))
+        if settings.length_max is not None and len(backlog) + count > settings.length_max:
+            return True
+        limit = settings.length_bytes_max
+        return limit is not None and isinstance(backlog, WeighedBacklog) and backlog.size_bytes + size_bytes > limit
 
     def new_entry(self, message: Message, now_s: float) -> Entry:
         """Give a message the last position, and the earlier of the queue's and its own expiry.

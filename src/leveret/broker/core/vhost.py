@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from leveret.amqp.properties import decode_header
 from leveret.amqp.tables import Table, decode_shortstr, encode_shortstr
 from leveret.broker.core.arguments import (
+    Overflow,
     QueueArguments,
     check_equivalent_argument,
     check_equivalent_property,
@@ -112,8 +113,10 @@ class VirtualHost:
                 waiting.append(self.exchanges[exchange.alternate])
         return tuple(found), headers is None
 
-    def place(self, queue: Queue, message: Message, now_s: float) -> None:
-        """Put a message at the end of a queue."""
+    def place(self, queue: Queue, message: Message, now_s: float) -> bool:
+        """Put a message at the end of a queue; return False where the queue is full and refuses it."""
+        if queue.settings.is_limited and not self._makes_room(queue, message, now_s):
+            return False
         entry = queue.new_entry(message, now_s)
         if message.persistent and queue.durable:
             self.broker.journal.place(queue.id, entry)
@@ -125,6 +128,29 @@ class VirtualHost:
                 queue.instant_s = now_s
                 self.broker.mark_due(queue)
             self.broker.watch(queue)
+        return True
+
+    def _makes_room(self, queue: Queue, message: Message, now_s: float) -> bool:
+        """See to it that a queue of limited length is not over its limit when this message has come.
+
+        What consumers have room for is not counted, so they are served first
+        (https://www.rabbitmq.com/docs/maxlength).
+        """
+        self.broker.mark_due(queue)
+        overflow = queue.settings.overflow
+        if overflow is Overflow.DROP_HEAD or not queue.is_over_limit(message):
+            return True
+        self.broker.deliver(queue, now_s)
+        if not queue.is_over_limit(message):
+            return True
+        if overflow is Overflow.REJECT_PUBLISH_DLX:
+            self.dead_letter(queue, Entry(message, 0, None), "maxlen", now_s)
+        return False
+
+    def drop_overflow(self, queue: Queue, now_s: float) -> None:
+        """Dead-letter the messages at the head that are too many."""
+        while len(queue.backlog) and queue.is_over_limit():
+            self.dead_letter(queue, queue.backlog.pop(), "maxlen", now_s)
 
     def requeue(self, queue: Queue, entry: Entry) -> None:
         """Put a delivered message back to its original position, marked redelivered."""
