@@ -10,22 +10,24 @@ while the other is inside user code. What they share::
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections import deque
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
 from leveret.pools.mark import Mark
 from leveret.pools.wire import FrameReader, Job, frame
 
-__all__ = ["FLUSH_AFTER_S", "FLUSH_COUNT", "Link"]
+__all__ = ["EXIT_COPY", "FLUSH_AFTER_S", "FLUSH_COUNT", "Link"]
 
 # Answers wait for company this long at most while the next jobs are short; a long one is cut short by the control thread.
 FLUSH_AFTER_S: Final = 0.003
 FLUSH_COUNT: Final = 32
+EXIT_COPY: Final = 70
 _READ_SIZE_BYTES: Final = 1 << 18
 
 _T = TypeVar("_T")
@@ -45,6 +47,7 @@ class Link:
         self._first_unsent_s = 0.0
         self._read_lock = threading.Lock()
         self._send_lock = threading.Lock()
+        self._pid = os.getpid()
 
     def next_job(self) -> Job | None:
         """Return the next job to run, waiting for one; ``None`` when the supervisor wants no more of this child."""
@@ -53,13 +56,15 @@ class Link:
             try:
                 return pending.popleft()
             except IndexError:
+                self.flush()  # before the mark: a job whose answer ends the process has ended it
                 self.mark.write(0)
-                self.flush()
                 if not self._receive():
                     return None
 
     def answer(self, number: int, report: object) -> None:
         """Report on a job; the answer leaves with its batch."""
+        if os.getpid() != self._pid:
+            _end_copy()
         unsent = self._unsent
         now_s = time.monotonic()
         if not unsent:
@@ -110,6 +115,13 @@ class Link:
     def _take(self, data: bytes) -> None:
         for payload in self._reader.feed(data):
             self._pending.extend(self._decoder.decode(payload))
+
+
+def _end_copy() -> NoReturn:
+    """End a process that a task made by ``os.fork`` and let return: two readers of one socket would tear the jobs apart."""
+    told = f"leveret: process {os.getpid()}, forked in a task, has come back from it and ends here: let it end by os._exit\n"
+    os.write(2, told.encode())
+    os._exit(EXIT_COPY)
 
 
 def _take_all(items: deque[_T]) -> list[_T]:

@@ -1,7 +1,8 @@
 """A child for the pool's tests: each job's body says what to do, and the report is the body again.
 
-``echo`` · ``exit:N`` · ``kill`` · ``wait:FILE`` (until it exists) · ``hold:FILE`` (create it, then keep the main thread and the
-GIL busy until it is gone) · ``started:FILE`` (create it, then never end) · ``garbage`` (nonsense on the data socket).
+``echo`` · ``exit:N`` · ``kill`` · ``fork`` (come back twice, and report how the copy ended) · ``close`` (the data socket) ·
+``wait:FILE`` (until it exists) · ``hold:FILE`` (create it, then keep the main thread and the GIL busy until it is gone) ·
+``started:FILE`` (create it, then never end) · ``garbage`` (nonsense on the data socket).
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ def run(job: Job) -> object:
     match word:
         case "exit":
             os._exit(int(rest))
+        case "close":
+            os.close(HANDLES.data)
+        case "fork":
+            if not os.fork():
+                return b"copy"
+            _, status = os.wait()
+            return str(os.waitstatus_to_exitcode(status)).encode()
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "wait":

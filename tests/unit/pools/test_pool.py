@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from leveret.pools.child import Handles
+from leveret.pools.link import EXIT_COPY
 from leveret.pools.pool import Pool, StartProblem
 from leveret.pools.process import ChildProcess, Exit
 from leveret.pools.wire import Job
@@ -100,6 +101,14 @@ async def test_jobs_are_run_in_order() -> None:
         assert [await heard.next("answered") for _ in range(3)] == [(1, b"echo"), (2, b"echo"), (3, b"echo")]
 
 
+async def test_a_copy_that_a_job_forks_ends_when_it_comes_back() -> None:
+    """A process has one reader of its socket: the copy neither answers nor takes the next job, and the child works on."""
+    async with running_pool(1) as (_, heard):
+        child, _ = await heard.next("ready")
+        child.hand([job(1, "fork"), job(2, "echo")])
+        assert [await heard.next("answered") for _ in range(2)] == [(1, str(EXIT_COPY).encode()), (2, b"echo")]
+
+
 async def test_a_large_job_passes_in_pieces() -> None:
     """A job larger than the socket's buffer is written as the child reads, without blocking the loop."""
     async with running_pool(1) as (_, heard):
@@ -134,6 +143,14 @@ async def test_a_death_names_the_job_that_ran() -> None:
         assert pool.children == [successor]
         successor.hand([job(4, "exit:3")])
         assert (await heard.next("lost"))[1:] == (3, 4)
+
+
+async def test_a_job_whose_answer_cannot_be_sent_is_the_one_that_ran() -> None:
+    """The process dies of the answer, so of the job: one that was not counted would kill one child after another, for ever."""
+    async with running_pool(1) as (_, heard):
+        child, _ = await heard.next("ready")
+        child.hand([job(1, "close")])
+        assert (await heard.next("lost"))[2] == 1
 
 
 async def test_a_death_while_idle_names_no_job() -> None:
