@@ -191,7 +191,7 @@ class Broker:
         if head is not None and head.expires_s is not None:
             queue.vhost.expire_heads(queue, now_s)
             self.watch(queue)
-        if queue.settings.is_limited and queue.settings.overflow is Overflow.DROP_HEAD:
+        if queue.is_limited and queue.settings.overflow is Overflow.DROP_HEAD:
             queue.vhost.drop_overflow(queue, now_s)
 
     def committed_through(self, batch_id: int) -> None:

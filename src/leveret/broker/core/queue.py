@@ -47,6 +47,7 @@ class Queue:
         "instant_s",
         "is_deleted",
         "is_due",
+        "is_limited",
         "last_used_s",
         "line",
         "name",
@@ -80,6 +81,8 @@ class Queue:
         self.arguments = arguments
         self.settings = settings
         self.backlog: Backlog = PriorityBacklog(settings.priority_max) if settings.priority_max else FifoBacklog()
+        self.is_limited = settings.is_limited
+        """Whether it can be full; asked at every publish."""
         if settings.length_bytes_max is not None:
             self.backlog = WeighedBacklog(self.backlog)
         self.consumers: dict[Consumer, None] = {}

@@ -115,7 +115,7 @@ class VirtualHost:
 
     def place(self, queue: Queue, message: Message, now_s: float) -> bool:
         """Put a message at the end of a queue; return False where the queue is full and refuses it."""
-        if queue.settings.is_limited and not self._makes_room(queue, message, now_s):
+        if queue.is_limited and not self._makes_room(queue, message, now_s):
             return False
         entry = queue.new_entry(message, now_s)
         if message.persistent and queue.durable:
