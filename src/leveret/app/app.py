@@ -95,7 +95,12 @@ class App:
         self.tasks: Registry[Task[..., object]] = Registry(name)
         url = broker if broker is not None else os.environ.get(_BROKER_VARIABLE)
         if url:
-            self.conf.broker_url = url
+            try:
+                self.conf.broker_url = url
+            except ConfigurationError as error:
+                if broker is not None:
+                    raise
+                raise ConfigurationError(f"the environment variable {_BROKER_VARIABLE} cannot be used: {error}") from None
         if backend is not None:
             self.conf.result_backend = backend
         self._pid = os.getpid()

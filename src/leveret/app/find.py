@@ -25,6 +25,8 @@ from leveret.errors import AppError
 __all__ = ["load_app"]
 
 _DEFAULT_NAME: Final = "app"
+_NOT_THE_USERS: Final = ("<frozen", str(Path(importlib.__file__).parent) + os.sep, str(Path(__file__).parent.parent) + os.sep)
+"""How the files begin whose frames say nothing about where an import failed: the import system's, and ours."""
 
 
 def load_app(text: str) -> App:
@@ -161,11 +163,14 @@ def _text(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the file and line the error came from, as `` (shop/tasks.py:3)``; nothing if nobody knows."""
+    """Return the file and line the error came from, as `` (shop/tasks.py:3)``; nothing if nobody knows.
+
+    Where this package raised it, that is the line that called this package.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({_short(error.filename)}:{error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    if not frames or frames[-1].filename == __file__ or frames[-1].filename == importlib.__file__:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_THE_USERS)]
+    if not frames:
         return ""
     return f" ({_short(frames[-1].filename)}:{frames[-1].lineno})"
 

@@ -26,7 +26,8 @@ class Users:
         """Return the name of the user who logs in.
 
         Raises:
-            AccessRefused: Any reason; the text is the same for all, so that nobody learns which names exist.
+            AccessRefused: Any reason; the text is the same for all, so that nobody learns which names exist. Its note has the
+                reason, for the log.
         """
         refused = AccessRefused(
             f"Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
@@ -34,10 +35,15 @@ class Users:
         try:
             name, password = sasl.parse(mechanism, response)
         except AMQPError as error:
+            refused.add_note(str(error))
             raise refused from error
         expected = self._passwords.get(name)
         # Compared in any case, so that the time says nothing about the name.
         matches = hmac.compare_digest(password.encode(), expected if expected is not None else b"\0no such user")
-        if expected is None or not matches or (name == GUEST and not from_loopback):
+        if expected is None or not matches:
+            refused.add_note(f"user {name!r}: {'wrong password' if expected is not None else 'not known'}")
+            raise refused
+        if name == GUEST and not from_loopback:
+            refused.add_note(f"user {name!r} may log in from this machine only")
             raise refused
         return name

@@ -263,7 +263,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._user = self._server.users.login(mechanism, response, from_loopback=self._from_loopback)
         except AccessRefused as error:
-            log.warning("login refused for %s using %s", self._peer, mechanism)
+            log.warning("login refused for %s using %s: %s", self._peer, mechanism, "; ".join(error.__notes__))
             self._engine.refuse_login(error)
         else:
             self._engine.accept_login()

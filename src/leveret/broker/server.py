@@ -379,5 +379,10 @@ def _listen_error(error: OSError, config: BrokerConfig) -> ConfigurationError:
     if error.errno == errno.EADDRINUSE:
         return ConfigurationError(f"port {config.port} on {config.host} is in use by another program; choose another with --port")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return ConfigurationError(f"not allowed to listen on {address}: ports below 1024 are reserved; try another --port")
-    return ConfigurationError(f"cannot listen on {address}: {error.strerror or error}")
+        return ConfigurationError(
+            f"not allowed to listen on {address}: ports below 1024 are reserved; choose another with --port"
+        )
+    reason = error.strerror or str(error)
+    if error.errno is not None and error.errno in errno.errorcode:
+        reason = os.strerror(error.errno)  # asyncio puts words of its own there
+    return ConfigurationError(f"cannot listen on {address}: {reason}; --host is to be an address or a name of this machine")

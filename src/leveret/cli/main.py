@@ -56,9 +56,9 @@ class _Program(click.Group):
             return super().invoke(ctx)
         except LeveretError as error:
             if ctx.params["traceback"]:
-                if isinstance(error, AppError):
-                    click.echo(error.traceback, err=True)  # of the user's own code, from the process that imported it
-                raise
+                if not isinstance(error, AppError) or not error.traceback:
+                    raise
+                click.echo(error.traceback, err=True)  # of the user's own code, from the process that imported it: ours is noise
             click.echo(f"error: {error}", err=True)
             ctx.exit(EXIT_FAILED)
 

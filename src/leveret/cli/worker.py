@@ -20,9 +20,9 @@ Examples:
 
 \b
 Signals:
-  SIGTERM, Ctrl-C   stop taking tasks, give back what has not started, finish what runs (warm);
-                    a second one ends at once (cold): what runs is given back
-  SIGQUIT           cold at once
+  SIGTERM, Ctrl-C  warm stop: take no more tasks, give back what has not
+                   started, finish what runs; a second one is a cold stop
+  SIGQUIT          cold stop: give back what runs, too, and end at once
 """
 
 
@@ -44,7 +44,13 @@ def _split_queues(_ctx: click.Context, _parameter: click.Parameter, value: str |
 @click.command(epilog=_EXAMPLES)
 @click.option("-A", "--app", required=True, metavar="MODULE:ATTR", help="The app, as module:attribute or as module.")
 @click.option(
-    "-P", "--pool", default="process", show_default=True, metavar="NAME", callback=_check_pool, help="How tasks are run."
+    "-P",
+    "--pool",
+    default="process",
+    show_default=True,
+    metavar="NAME",
+    callback=_check_pool,
+    help="How tasks are run; prefork is another name of process.",
 )
 @click.option(
     "-c",
@@ -60,7 +66,8 @@ def _split_queues(_ctx: click.Context, _parameter: click.Parameter, value: str |
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     default="info",
     show_default=True,
-    help="What to log.",
+    metavar="LEVEL",
+    help="debug (each task that succeeds), info, warning, error or critical.",
 )
 @click.option("-n", "--hostname", metavar="NAME", help="The worker's name.  [default: worker@HOST]")
 @click.pass_context

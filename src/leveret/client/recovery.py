@@ -12,13 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from leveret.amqp.uris import AMQPURL
-from leveret.errors import BrokerUnavailable
+from leveret.errors import AccessRefused, BrokerUnavailable, NotAllowed, RemoteProtocolError
 
-__all__ = ["BACKOFF_FACTOR", "DELAY_FIRST_S", "DELAY_MAX_S", "backoff_delays", "reason", "rotated", "unavailable"]
+__all__ = [
+    "BACKOFF_FACTOR",
+    "DELAY_FIRST_S",
+    "DELAY_MAX_S",
+    "all_unavailable",
+    "backoff_delays",
+    "reason",
+    "rotated",
+    "unavailable",
+]
 
 DELAY_FIRST_S: Final = 0.1
 DELAY_MAX_S: Final = 30.0
 BACKOFF_FACTOR: Final = 2.0
+
+_SAID_FIRST: Final = "cannot connect to the broker: "
 
 
 def backoff_delays(
@@ -48,9 +59,31 @@ def rotated(urls: Sequence[AMQPURL], lost: AMQPURL | None) -> list[AMQPURL]:
 
 
 def unavailable(failures: Sequence[tuple[AMQPURL, Exception]]) -> BrokerUnavailable:
-    """Return the error of a round in which every URL failed: each is named, without its password, with its reason."""
-    tried = "; ".join(text if url.safe in (text := reason(error)) else f"{url.safe}: {text}" for url, error in failures)
-    return BrokerUnavailable(f"cannot connect to the broker: {tried or 'there is no URL to try'}")
+    """Return the error of a round in which every URL failed: each is named, without its password, with reason and advice."""
+    tried = (
+        f"{text if url.safe in (text := reason(error)) else f'{url.safe}: {text}'} ({_advice(error)})" for url, error in failures
+    )
+    return BrokerUnavailable(f"{_SAID_FIRST}{'; '.join(tried) or 'there is no URL to try'}")
+
+
+def all_unavailable(errors: Sequence[BrokerUnavailable]) -> BrokerUnavailable:
+    """Return one error of a round in which every URL failed with an error of its own."""
+    if len(errors) == 1:
+        return errors[0]
+    return BrokerUnavailable(_SAID_FIRST + "; ".join(str(error).removeprefix(_SAID_FIRST) for error in errors))
+
+
+def _advice(error: Exception) -> str:
+    """Return what the user may do about it."""
+    match error:
+        case AccessRefused():
+            return "check the user and the password"
+        case NotAllowed():
+            return "check the virtual host, which is what follows host, port and one slash"
+        case RemoteProtocolError():
+            return "check host and port"
+        case _:
+            return "does a broker run there? the setting broker_url or LEVERET_BROKER_URL names another"
 
 
 def reason(error: Exception) -> str:

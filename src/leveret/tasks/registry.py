@@ -46,8 +46,8 @@ class Registry(Mapping[str, T], Generic[T]):
         task = self._tasks.get(name)
         if task is None:
             near = difflib.get_close_matches(name, self._tasks, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {len(self._tasks)} others"
-            raise NotRegistered(f"app {self._app_name!r} has no task named {name!r}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else "is the module that defines it imported where the app is?"
+            raise NotRegistered(f"app {self._app_name!r} has no task named {name!r}; {hint}")
         return task
 
     def __getitem__(self, name: str) -> T:

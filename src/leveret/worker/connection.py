@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from leveret.amqp.uris import AMQPURL
 from leveret.client.asynchronous import AsyncChannel, AsyncClient
-from leveret.client.recovery import backoff_delays, rotated
+from leveret.client.recovery import all_unavailable, backoff_delays, rotated
 from leveret.errors import BrokerUnavailable, LeveretError, RemoteProtocolError
 
 __all__ = ["BrokerConnection", "ConnectionEvents", "ConnectionOptions"]
@@ -103,7 +103,7 @@ class BrokerConnection:
     async def _open(self) -> None:
         """Try every URL once, and open a channel with consumers on the first that answers."""
         urls = rotated(await asyncio.to_thread(self._options.resolve), self.url)
-        failures: list[str] = []
+        failures: list[BrokerUnavailable] = []
         self._is_opening = True
         try:
             for url in urls:
@@ -111,10 +111,10 @@ class BrokerConnection:
                     await self._open_at(url)
                     return
                 except BrokerUnavailable as error:
-                    failures.append(str(error))
+                    failures.append(error)
         finally:
             self._is_opening = False
-        raise BrokerUnavailable("; ".join(failures))
+        raise all_unavailable(failures)
 
     async def _open_at(self, url: AMQPURL) -> None:
         options = self._options
@@ -160,7 +160,10 @@ class BrokerConnection:
 
     async def _reconnect(self, lost: AsyncClient, error: LeveretError | None) -> None:
         at = self.url.safe if self.url is not None else "the broker"
-        logger.warning("connection to %s lost (%s); reconnecting", at, error or "it was closed")
+        if isinstance(error, BrokerUnavailable):  # which says just that
+            logger.warning("%s; reconnecting", error)
+        else:
+            logger.warning("the connection to %s was lost (%s); reconnecting", at, error or "it was closed")
         await lost.close()
         began_s = self._loop.time()
         attempts = 0

@@ -53,6 +53,21 @@ def test_anything_else_is_refused_alike(mechanism: str, response: bytes) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("response", "from_loopback", "note"),
+    [
+        (b"\0guest\0wrong", True, "user 'guest': wrong password"),
+        (b"\0nobody\0guest", True, "user 'nobody': not known"),
+        (b"\0guest\0guest", False, "user 'guest' may log in from this machine only"),
+    ],
+)
+def test_the_log_learns_why(response: bytes, from_loopback: bool, note: str) -> None:
+    """The error's note has the reason that the client is not told; never the password."""
+    with pytest.raises(AccessRefused) as caught:
+        USERS.login("PLAIN", response, from_loopback=from_loopback)
+    assert caught.value.__notes__ == [note]
+
+
 def test_guest_comes_from_this_machine_only() -> None:
     """The user guest is refused from elsewhere like a wrong password; other users are not (RabbitMQ, access-control)."""
     with pytest.raises(AccessRefused, match="Login was refused"):

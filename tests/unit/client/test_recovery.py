@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leveret.amqp.uris import parse_url, parse_urls
-from leveret.client.recovery import backoff_delays, rotated, unavailable
-from leveret.errors import AccessRefused, BrokerUnavailable
+from leveret.client.recovery import all_unavailable, backoff_delays, rotated, unavailable
+from leveret.errors import AccessRefused, BrokerUnavailable, NotAllowed, RemoteProtocolError
 
 
 def test_delays_double_up_to_their_limit() -> None:
@@ -53,6 +54,31 @@ def test_the_error_names_every_url_and_reason_but_no_password() -> None:
     assert "403 ACCESS_REFUSED - Login was refused" in text
     assert "timed out" in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("failure", "advice"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "(does a broker run there? the setting broker_url"),
+        (AccessRefused("Login was refused"), "(check the user and the password)"),
+        (NotAllowed("vhost shop not found"), "(check the virtual host"),
+        (RemoteProtocolError("it does not speak AMQP 0-9-1"), "(check host and port)"),
+    ],
+)
+def test_the_error_says_what_to_do(failure: Exception, advice: str) -> None:
+    """Where to look depends on who said no."""
+    assert advice in str(unavailable([(parse_url("amqp://a"), failure)]))
+
+
+def test_errors_of_several_urls_are_one() -> None:
+    """It says once that there is no connection, and for each URL why."""
+    one, two = (unavailable([(parse_url(f"amqp://{host}"), OSError(host))]) for host in "ab")
+    assert all_unavailable([one]) is one
+    text = str(all_unavailable([one, two, BrokerUnavailable("lost at once")]))
+    assert text.count("cannot connect to the broker: ") == 1
+    assert "@a:5672" in text
+    assert "@b:5672" in text
+    assert text.endswith("; lost at once")
 
 
 def test_an_error_without_words_is_named_by_its_class() -> None:

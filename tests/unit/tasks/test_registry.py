@@ -48,7 +48,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     registry.add("shop.add", 1, place="shop.py:1")
     with pytest.raises(NotRegistered, match=r"'shop' has no task named 'shop\.ad'; did you mean 'shop\.add'\?"):
         registry.find("shop.ad")
-    with pytest.raises(NotRegistered, match="it has 1 others"):
+    with pytest.raises(NotRegistered, match="is the module that defines it imported where the app is"):
         registry.find("zzz")
 
 
