@@ -53,10 +53,10 @@ clean: ## delete .venv and everything that can be made again
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.setup-run: pyproject.toml constraints.txt $(MOVED)
+$(VENV)/.setup-run: pyproject.toml constraints.txt tools/setup_venv.sh $(MOVED)
 	@tools/setup_venv.sh
 	@touch $@
 
-$(VENV)/.setup-test: pyproject.toml constraints.txt $(MOVED)
+$(VENV)/.setup-test: pyproject.toml constraints.txt tools/setup_venv.sh $(MOVED)
 	@tools/setup_venv.sh dev
 	@touch $@ $(VENV)/.setup-run

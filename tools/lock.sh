@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT INT TERM HUP
 pip="$folder/venv/bin/python -m pip --disable-pip-version-check"
 $pip install --quiet --upgrade pip
 $pip install --quiet hatchling editables
-$pip install --quiet --no-build-isolation --editable . --group dev
+$pip install --quiet --no-build-isolation --editable ".[demo]" --group dev
 
 {
     echo "# The versions of a repeatable set-up; written by tools/lock.sh, not by hand."

@@ -23,6 +23,11 @@ class Server(Protocol):
         """Return (major, minor) of the RabbitMQ whose behaviour this is."""
         ...
 
+    @property
+    def pid(self) -> int:
+        """Return the id of the running process."""
+        ...
+
     def url(self, vhost: str = "/") -> str:
         """Return the URL of one vhost."""
         ...

@@ -128,6 +128,12 @@ class RabbitMQ:
             raise RuntimeError(f"it ended with exit code {server.returncode}")
         return accepts_connections(self.port) and self._call("-a", "rabbit is_running []").stdout == "true"
 
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running node."""
+        assert self._server is not None
+        return self._server.pid
+
     def stop(self) -> None:
         """Stop the node and its epmd; whatever does not go is killed. Safe before ``start`` and safe twice."""
         self._stop_server(signal.SIGTERM)
