@@ -14,10 +14,10 @@ from leveret.amqp.tables import Table, decode_shortstr, encode_shortstr
 from leveret.amqp.topology import Queue
 from leveret.amqp.uris import AMQPURL
 from leveret.client.declarations import declarations
-from leveret.client.failures import culprit, nacked, unconfirmed, unroutable
+from leveret.client.failures import advise, culprit, nacked, unconfirmed, unroutable
 from leveret.client.session import Calls, Confirms
 from leveret.client.settlements import Settlements
-from leveret.errors import BrokerUnavailable, LeveretError, LocalProtocolError, reply_error
+from leveret.errors import BrokerUnavailable, LeveretError, LocalProtocolError, PreconditionFailed, reply_error
 
 __all__ = ["CALL_TIMEOUT_S", "AsyncChannel", "Delivery"]
 
@@ -117,7 +117,11 @@ class AsyncChannel:
 
     async def declare(self, queues: Iterable[Queue], timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Declare queues with their exchanges and bindings; raises as ``call``."""
-        await self._call_all(declarations(queues), timeout_s)
+        try:
+            await self._call_all(declarations(queues), timeout_s)
+        except PreconditionFailed as error:
+            advise(error)
+            raise
 
     async def confirm_select(self) -> None:
         """Have every message published from now on confirmed; raises as ``call``."""

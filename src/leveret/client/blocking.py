@@ -15,12 +15,13 @@ from leveret.amqp.topology import Queue
 from leveret.amqp.uris import AMQPURL
 from leveret.client.connector import Connector
 from leveret.client.deadline import Deadline
+from leveret.client.failures import advise
 from leveret.client.publisher import Batch, Message
 from leveret.client.recovery import backoff_delays
 from leveret.client.reply_queue import SET_UP_S
 from leveret.client.shared import SharedConnection
 from leveret.clock import Clock, SystemClock
-from leveret.errors import BrokerUnavailable, LeveretError, PublishError
+from leveret.errors import BrokerUnavailable, LeveretError, PreconditionFailed, PublishError
 from leveret.ids import IdSource, SystemIdSource
 
 __all__ = ["CLOSE_TIMEOUT_S", "WINDOW_BYTES_MAX", "WINDOW_COUNT_MAX", "BlockingClient"]
@@ -106,7 +107,11 @@ class BlockingClient:
         """
         wanted = list(queues)
         deadline = Deadline(timeout_s, self._clock)
-        self._on_connection(lambda one: one.declare(wanted, deadline, again=again), deadline)
+        try:
+            self._on_connection(lambda one: one.declare(wanted, deadline, again=again), deadline)
+        except PreconditionFailed as error:
+            advise(error)
+            raise
 
     def reply_queue(self) -> str:
         """Return the name of the queue on which this process gets replies, after making sure of it; raises as ``declare``."""

@@ -7,15 +7,26 @@ from typing import Final, TypeVar
 
 from leveret.amqp.methods import basic
 from leveret.client.session import Publication
-from leveret.errors import LeveretError, PublishNacked, PublishUnconfirmed, ReplyError, Unroutable
+from leveret.errors import LeveretError, PreconditionFailed, PublishNacked, PublishUnconfirmed, ReplyError, Unroutable
 
-__all__ = ["RESEND_ADVICE", "culprit", "nacked", "place", "unconfirmed", "unroutable"]
+__all__ = ["RESEND_ADVICE", "advise", "culprit", "nacked", "place", "unconfirmed", "unroutable"]
 
 T = TypeVar("T")
 
 RESEND_ADVICE: Final = (
     "it may or may not have been taken, so sending it again with the same id is safe only for a task that may run twice"
 )
+
+_DECLARE_ADVICE: Final = (
+    "it was declared before, with other properties: declare it as it is (task_queues, task_queue_max_priority), "
+    "or delete it once it is empty"
+)
+
+
+def advise(error: PreconditionFailed) -> None:
+    """Add what to do to the message of a refused declaration; its reply text stays the broker's own."""
+    if _DECLARE_ADVICE not in str(error):
+        error.args = (f"{error}; {_DECLARE_ADVICE}",)
 
 
 def place(publication: Publication[T]) -> str:

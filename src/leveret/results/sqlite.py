@@ -243,7 +243,10 @@ def _open(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StorageError(f"the results file {path} cannot be opened for writing: {error.strerror}") from error
+        raise StorageError(
+            f"the results file {path} cannot be opened for writing: {error.strerror}; "
+            "set LEVERET_HOME, or the setting result_backend, to a place that you may write to"
+        ) from error
     with _told(path):
         connection = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
