@@ -48,8 +48,9 @@ def test_a_warm_stop_finishes_what_runs_and_gives_back_the_rest_at_once(make_wor
 def test_tasks_handed_ahead_to_a_child_are_given_back_too(workshop: Workshop) -> None:
     """What a busy child holds but has not started is taken out of its hands."""
     worker = workshop.start_worker("--concurrency=1")
-    for number in range(60):  # the worker learns that tasks are short, and hands out several at a time
-        workshop.jobs.add.delay(number, number).get(timeout=20)
+    learned_s = time.monotonic() + 0.5
+    while time.monotonic() < learned_s:  # the worker, which looks every 0.1 s, learns that tasks are short, and asks for more
+        workshop.jobs.add.delay(1, 2).get(timeout=20)
     running = workshop.jobs.hold.delay(str(workshop.folder), "running")
     for name in map(str, range(5)):
         workshop.jobs.note.delay(str(workshop.folder), name)
