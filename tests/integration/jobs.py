@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Never
 
 from leveret import App, Queue, RetryPolicy, TaskContext
 
@@ -67,3 +71,74 @@ def early(folder: str, name: str) -> None:
     """Say that it runs, and wait for ever."""
     Path(folder, name).write_text(str(os.getpid()))
     signal.pause()
+
+
+@app.task(name="jobs.add_all")
+def add_all(count: int) -> int:
+    """Send tasks, and wait for them."""
+    results = [add.delay(number, 1) for number in range(count)]
+    return sum(result.get(timeout=20) for result in results)
+
+
+@app.task(name="jobs.depart")
+def depart(word: str) -> Never:
+    """Take leave of Python as a program does."""
+    sys.exit(word)
+
+
+@app.task(name="jobs.interrupt")
+def interrupt() -> Never:
+    """Raise what Ctrl-C raises."""
+    raise KeyboardInterrupt
+
+
+@app.task(name="jobs.dive")
+def dive() -> object:
+    """Recurse without end."""
+    return dive.function()
+
+
+@app.task(name="jobs.count_up")
+def count_up() -> Iterator[int]:
+    """Return a generator."""
+    yield 1
+
+
+@app.task(name="jobs.turn_around")
+def turn_around(text: str) -> str:
+    """Return a text from its end to its beginning."""
+    return text[::-1]
+
+
+@app.task(name="jobs.fill")
+def fill(size: int) -> str:
+    """Return much."""
+    return "x" * size
+
+
+@app.task(name="jobs.say")
+def say(text: str) -> None:
+    """Print, without flushing."""
+    print(text)  # noqa: T201 - the point of the task
+
+
+@app.task(name="jobs.split")
+def split() -> str:
+    """Come back twice."""
+    if not os.fork():
+        return "copy"
+    os.wait()
+    return "original"
+
+
+@app.task(name="jobs.leave_thread")
+def leave_thread() -> int:
+    """Leave a thread behind that never ends, and for which Python waits at its exit."""
+    threading.Thread(target=threading.Event().wait).start()
+    return threading.active_count()
+
+
+@app.task(name="jobs.read")
+def read() -> str:
+    """Read what nobody types."""
+    return sys.stdin.read()

@@ -6,6 +6,7 @@ Keep its imports light: they are most of the time between ``leveret worker`` and
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -92,6 +93,8 @@ def main() -> None:
     """Live as a child."""
     handles = Handles(*msgspec.json.decode(sys.argv[1], type=tuple[int, int, int]))
     options = msgspec.json.decode(sys.argv[2], type=ChildOptions)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what tasks print is to be seen when it is printed, in a pipe too
     sys.exit(live(handles, lambda: _start(options)))
 
 

@@ -36,12 +36,12 @@ class StopRequest:
         if self.warm.is_set():
             self.ask_cold(number)
         else:
-            logger.info("%s: stopping (warm; again for cold)", number.name)
+            logger.info("%s: stopping, what runs may finish; again to end at once", number.name)
             self.warm.set()
 
     def ask_cold(self, number: signal.Signals) -> None:
         """Ask for the end at once."""
         if not self.cold.is_set():
-            logger.warning("%s: stopping (cold): what runs goes back to its queue", number.name)
+            logger.warning("%s: stopping at once, what runs goes back to its queue", number.name)
         self.warm.set()
         self.cold.set()
