@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from leveret.amqp.methods import basic, channel, confirm, queue, tx
+from leveret.amqp.properties import BasicProperties, encode_header
+from leveret.amqp.tables import Table
 from leveret.errors import (
     AccessRefused,
     NotAllowed,
@@ -13,7 +15,7 @@ from leveret.errors import (
     PreconditionFailed,
     ReplyError,
 )
-from tests.support.core import Confirmed, CoreBroker, CoreClient, Delivered, Sent
+from tests.support.core import Confirmed, CoreBroker, CoreClient, Delivered, Sent, route
 
 
 @pytest.fixture
@@ -158,6 +160,58 @@ def test_headers_exchange_routes_each_message_by_itself(client: CoreClient, q: s
     client.publish("same", b"none", exchange_name="amq.headers")
     client.consume(q, no_ack=True)
     assert client.bodies() == [b"wanted", b"wanted"]
+
+
+def test_cc_and_bcc_add_routing_keys(client: CoreClient) -> None:
+    """A message goes to its own key and those in CC and BCC, once to each queue; BCC is not seen (RabbitMQ, sender-selected)."""
+    for name in ("to", "cc", "bcc", "nobody"):
+        client.declare(name)
+        client.consume(name, name)
+    client.publish("to", headers={"CC": ["cc", "to", "missing", 5], "BCC": ["bcc"], "mine": 1})
+    deliveries = client.deliveries()
+    assert sorted(each.consumer_tag for each in deliveries) == ["bcc", "cc", "to"]
+    for each in deliveries:
+        assert each.route == ("", "to")
+        assert each.headers == {"CC": ["cc", "to", "missing", 5], "mine": 1}
+    client.publish("missing", mandatory=True, headers={"BCC": ["cc"]})
+    assert len(client.deliveries()) == 1  # a copy counts as routed
+
+
+def test_other_headers_may_have_the_letters_of_cc(client: CoreClient, q: str) -> None:
+    """Only headers of those very names add keys; the others go through untouched."""
+    header = encode_header(0, BasicProperties(headers={"CCC": ["x"], "text": "CC"}, correlation_id="CC"))
+    client.session.channels[1].publish(route("", q), 0, header, b"", 0.0)
+    client.consume(q)
+    (delivery,) = client.deliveries()
+    assert delivery.message.header == header
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [({"CC": "x"}, '"CC",longstr'), ({"BCC": None}, '"BCC",void')],
+)
+def test_wrong_cc_is_a_failed_precondition(client: CoreClient, q: str, headers: Table, why: str) -> None:
+    """CC and BCC are arrays of routing keys; what is not closes the channel, and nothing is sent."""
+    with pytest.raises(PreconditionFailed) as caught:
+        client.publish(q, headers=headers)
+    assert caught.value.reply_text == f"PRECONDITION_FAILED - invalid message: {{unacceptable_type_in_header,{why}}}"
+    assert (caught.value.class_id, caught.value.method_id) == basic.Publish.INDEX
+    assert client.count(q) == 0
+
+
+def test_dead_letters_go_on_to_their_copies(client: CoreClient) -> None:
+    """Without a dead-letter key the old ones lead on, CC included; with one only that (RabbitMQ, dlx)."""
+    client.declare_exchange("dlx", "direct")
+    for name in ("to", "cc"):
+        client.declare(f"{name} letters")
+        client.bind(f"{name} letters", "dlx", name)
+    client.declare("to", arguments={"x-dead-letter-exchange": "dlx"})
+    client.declare("fixed", arguments={"x-dead-letter-exchange": "dlx", "x-dead-letter-routing-key": "to"})
+    for tag, name in enumerate(("to", "fixed"), start=1):
+        client.publish(name, headers={"CC": ["cc"]})
+        client.get(name)
+        client.nack(tag, requeue=False)
+    assert (client.count("to letters"), client.count("cc letters")) == (2, 1)
 
 
 def test_alternate_exchange_takes_what_is_not_routed(client: CoreClient, q: str) -> None:

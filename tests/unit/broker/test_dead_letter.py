@@ -13,10 +13,11 @@ from leveret.broker.core.dead_letter import dead_lettered_header, died_in
 NOW_S = 1_800_000_000.75
 
 
-def die(header: bytes, queue: str = "q", reason: str = "rejected", *, now_s: float = NOW_S, **where: str) -> bytes:
+def die(header: bytes, queue: str = "q", reason: str = "rejected", *, now_s: float = NOW_S, keeps_cc: bool = True) -> bytes:
     """Dead-letter once and return the new header."""
-    place = {"exchange": "x", "routing_key": "key", **where}
-    return dead_lettered_header(header, queue=queue, reason=reason, now_s=now_s, **place)[0]
+    return dead_lettered_header(
+        header, queue=queue, reason=reason, exchange="x", routing_key="key", keeps_cc=keeps_cc, now_s=now_s
+    )[0]
 
 
 def header_of(**properties: Any) -> bytes:
@@ -90,6 +91,17 @@ def test_expiration_is_taken_away_and_kept_on_record() -> None:
     header = die(header_of(expiration="20"), reason="expired")
     assert decode_header(header)[1].expiration is None
     assert deaths_in(header)[0]["original-expiration"] == "20"
+
+
+def test_copies_are_on_record_and_go_on_under_the_old_keys_only() -> None:
+    """The death lists the keys of CC; a dead-letter routing key replaces all old ones, CC included (RabbitMQ, dlx)."""
+    sent = header_of(headers={"CC": ["copy", "other"]})
+    kept = die(sent)
+    assert deaths_in(kept)[0]["routing-keys"] == ["key", "copy", "other"]
+    assert headers_in(kept)["CC"] == ["copy", "other"]
+    replaced = die(sent, keeps_cc=False)
+    assert deaths_in(replaced)[0]["routing-keys"] == ["key", "copy", "other"]
+    assert "CC" not in headers_in(replaced)
 
 
 def test_what_a_client_sent_as_x_death_does_no_harm() -> None:

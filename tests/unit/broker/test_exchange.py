@@ -240,6 +240,8 @@ def test_headers_exchange_matches_by_headers(arguments: Table, matches: bool) ->
     [
         ("foo", 'Invalid x-match field value <<"foo">>; expected all, any, all-with-x, or any-with-x'),
         (1, "Invalid x-match field type signedint (value 1); expected longstr"),
+        (True, "Invalid x-match field type bool (value true); expected longstr"),
+        (None, "Invalid x-match field type void (value undefined); expected longstr"),
     ],
 )
 def test_wrong_x_match_is_refused(value: FieldValue, text: str) -> None:

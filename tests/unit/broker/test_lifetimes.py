@@ -314,6 +314,22 @@ def test_binding_is_idempotent(broker: CoreBroker, client: CoreClient) -> None:
     assert not broker.core.vhosts["/"].exchanges["amq.direct"].bindings
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        queue.Unbind(queue="q", exchange="none"),
+        queue.Unbind(queue="none", exchange="amq.direct"),
+        exchange.Unbind(destination="amq.direct", source="none"),
+        exchange.Unbind(destination="none", source="amq.direct"),
+    ],
+)
+def test_unbinding_what_does_not_exist_is_done_already(client: CoreClient, method: queue.Unbind) -> None:
+    """There is no such binding afterwards, which is what was asked for (RabbitMQ)."""
+    client.declare("q")
+    client.send(method)
+    assert methods(client) == [f"{method.NAME}-ok"]
+
+
 def test_a_refused_binding_leaves_nothing_behind(broker: CoreBroker, client: CoreClient) -> None:
     """A headers binding that means nothing is not half made."""
     client.declare("q", durable=True)
@@ -329,6 +345,7 @@ def test_a_refused_binding_leaves_nothing_behind(broker: CoreBroker, client: Cor
     ("method", "error", "text"),
     [
         (exchange.Declare(exchange="", type="direct"), AccessRefused, "operation not permitted on the default exchange"),
+        (exchange.Declare(exchange="", passive=True), AccessRefused, "operation not permitted on the default exchange"),
         (exchange.Delete(exchange=""), AccessRefused, "operation not permitted on the default exchange"),
         (queue.Bind(queue="q", exchange=""), AccessRefused, "operation not permitted on the default exchange"),
         (
@@ -338,6 +355,11 @@ def test_a_refused_binding_leaves_nothing_behind(broker: CoreBroker, client: Cor
         ),
         (exchange.Declare(exchange="x", type="magic"), PreconditionFailed, "unknown exchange type 'magic'"),
         (exchange.Declare(exchange="none", passive=True), NotFound, "no exchange 'none' in vhost '/'"),
+        (
+            exchange.Declare(exchange="x", type="direct", arguments={"alternate-exchange": 5}),
+            PreconditionFailed,
+            "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'x' in vhost '/'",
+        ),
         (queue.Bind(queue="q", exchange="none"), NotFound, "no exchange 'none' in vhost '/'"),
         (queue.Bind(queue="none", exchange="amq.direct"), NotFound, "no queue 'none' in vhost '/'"),
         (

@@ -20,15 +20,14 @@ __all__ = [
     "check_equivalent_argument",
     "check_equivalent_property",
     "consumer_priority",
+    "erlang_term",
     "field_type",
+    "invalid_exchange_type",
     "known_queue_arguments",
 ]
 
 TTL_MS_MAX: Final = 315_360_000_000
 """Ten years, RabbitMQ's limit of every time to live."""
-
-UNAVAILABLE: Final = ("x-single-active-consumer",)
-"""Arguments that change what becomes of messages: better refused than ignored."""
 
 LENGTH_MAX: Final = (1 << 63) - 1
 """The largest limit of a queue's length that can be written, which is RabbitMQ's."""
@@ -42,9 +41,28 @@ known_queue_arguments: Final = (
     "x-max-length-bytes",
     "x-max-priority",
     "x-overflow",
+    "x-queue-mode",
     "x-queue-type",
+    "x-single-active-consumer",
 )
 """The arguments that take part in the equivalence of two declarations."""
+
+_OF_OTHER_TYPES: Final = frozenset(
+    (
+        "x-delivery-limit",
+        "x-initial-cluster-size",
+        "x-max-age",
+        "x-max-in-memory-bytes",
+        "x-max-in-memory-length",
+        "x-queue-leader-locator",
+        "x-quorum-initial-group-size",
+        "x-stream-max-segment-size-bytes",
+    )
+)
+"""What only RabbitMQ's quorum queues and streams take."""
+_QUEUE_MODES: Final = ("default", "lazy")
+_QUEUE_VERSIONS: Final = (1, 2)
+"""How RabbitMQ is to keep messages; nothing follows from them here."""
 
 
 class Overflow(Enum):
@@ -104,19 +122,35 @@ class QueueArguments:
             if name not in arguments:
                 return None
             if not isinstance(value, str):
-                raise refuse(name, f'"expected longstr, got {field_type(value)}"')
+                raise refuse(name, f"{{unacceptable_type,{field_type(value)}}}")
             return value
 
+        for name in arguments:
+            if name in _OF_OTHER_TYPES:
+                raise PreconditionFailed(
+                    f"invalid arg '{name}' for queue '{queue}' in vhost '{vhost}' of queue type rabbit_classic_queue"
+                )
         overflow = text("x-overflow")
         if overflow is not None and overflow not in {policy.value for policy in Overflow}:
             raise refuse("x-overflow", "invalid_overflow")
-        for name in UNAVAILABLE:
-            if arguments.get(name):
-                raise refuse(name, "not available on this broker yet")
+        mode, version = text("x-queue-mode"), integer("x-queue-version", largest=LENGTH_MAX)
+        if mode is not None and mode not in _QUEUE_MODES:
+            raise refuse("x-queue-mode", f"\"unsupported queue mode '{mode}'\"")
+        if version is not None and version not in _QUEUE_VERSIONS:
+            raise refuse("x-queue-version", f"\"unsupported queue version '{version}'\"")
+        single = arguments.get("x-single-active-consumer", False)
+        if not isinstance(single, bool):
+            raise refuse("x-single-active-consumer", f"{{unacceptable_type,{field_type(single)}}}")
+        if single:
+            # It changes what becomes of messages: better refused than ignored.
+            raise refuse("x-single-active-consumer", "not available on this broker yet")
+        dead_letter_exchange = arguments.get("x-dead-letter-exchange", "")
+        if not isinstance(dead_letter_exchange, str):
+            raise invalid_exchange_type("x-dead-letter-exchange", dead_letter_exchange, what=f"queue '{queue}'", vhost=vhost)
         parsed = cls(
             message_ttl_ms=integer("x-message-ttl", largest=TTL_MS_MAX),
             expires_ms=integer("x-expires", largest=TTL_MS_MAX, smallest=1),
-            dead_letter_exchange=text("x-dead-letter-exchange"),
+            dead_letter_exchange=dead_letter_exchange if "x-dead-letter-exchange" in arguments else None,
             dead_letter_routing_key=text("x-dead-letter-routing-key"),
             priority_max=integer("x-max-priority", largest=255),
             length_max=integer("x-max-length", largest=LENGTH_MAX),
@@ -129,6 +163,11 @@ class QueueArguments:
         if queue_type not in (None, "classic"):
             raise refuse("x-queue-type", f"\"unsupported queue type '{queue_type}'\"")
         return parsed
+
+
+def invalid_exchange_type(name: str, value: FieldValue, *, what: str, vhost: str) -> PreconditionFailed:
+    """Return the error for an argument that should name an exchange; ``what`` as in ``check_equivalent_property``."""
+    return PreconditionFailed(f"invalid type '{field_type(value)}' for arg '{name}' in {what} in vhost '{vhost}'")
 
 
 def consumer_priority(arguments: Table, *, queue: str, vhost: str) -> int:
@@ -153,7 +192,7 @@ def check_equivalent_property(what: str, vhost: str, name: str, received: FieldV
     Raises:
         PreconditionFailed: They differ; the text names both values. ``what`` is ``queue 'q'`` or ``exchange 'e'``.
     """
-    if received != current:
+    if received != current or type(received) is not type(current):
         raise PreconditionFailed(
             f"inequivalent arg '{name}' for {what} in vhost '{vhost}': "
             f"received {_shown(received)} but current is {_shown(current)}"
@@ -170,10 +209,8 @@ def check_equivalent_argument(what: str, vhost: str, name: str, received: Table,
     if name == "x-queue-type":
         new, old = new or "classic", old or "classic"
     if (name in received) == (name in current) or name == "x-queue-type":
-        if new == old:
-            return
-        if type(new) is type(old):
-            check_equivalent_property(what, vhost, name, new, old)
+        check_equivalent_property(what, vhost, name, new, old)
+        return
     raise PreconditionFailed(
         f"inequivalent arg '{name}' for {what} in vhost '{vhost}': "
         f"received {_described(received, name)} but current is {_described(current, name)}"
@@ -187,9 +224,16 @@ def _described(arguments: Table, name: str) -> str:
 
 
 def _shown(value: FieldValue) -> str:
+    return f"'{erlang_term(value)}'"
+
+
+def erlang_term(value: FieldValue) -> str:
+    """Write a value as RabbitMQ's texts do, as far as they are met with."""
     if isinstance(value, bool):
-        return f"'{str(value).lower()}'"
-    return f"'{value.decode(errors='replace') if isinstance(value, bytes) else value}'"
+        return str(value).lower()
+    if value is None:
+        return "undefined"
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def field_type(value: FieldValue) -> str:

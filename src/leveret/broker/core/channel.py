@@ -14,6 +14,7 @@ from leveret.amqp.methods import basic
 from leveret.amqp.properties import decode_header, delivery_facts
 from leveret.amqp.tables import decode_shortstr
 from leveret.broker.core.arguments import TTL_MS_MAX
+from leveret.broker.core.copies import MARK, without_bcc
 from leveret.broker.core.effects import CONFIRM, DELIVER, SEND
 from leveret.broker.core.message import Entry, Message
 from leveret.errors import NotImplementedByBroker, PreconditionFailed, ReplyError
@@ -101,7 +102,7 @@ class Channel:
         Raises:
             NotFound: No such exchange.
             AccessRefused: The exchange is internal.
-            PreconditionFailed: A property that RabbitMQ refuses as well: expiration, user-id.
+            PreconditionFailed: A property that RabbitMQ refuses as well: expiration, user-id, CC, BCC.
             NotImplementedByBroker: ``immediate``.
         """
         vhost = self.vhost
@@ -115,6 +116,9 @@ class Channel:
             if header[13] & USER_ID_FLAG:
                 self._check_user_id(header)
             expiration_ms = None if expiration is None else parse_expiration(expiration)
+            if MARK in header:
+                queues = vhost.with_copies(route, header, queues)
+                header = without_bcc(header)
         except ReplyError as error:
             error.class_id, error.method_id = basic.Publish.INDEX
             raise

@@ -11,24 +11,29 @@ from datetime import UTC, datetime
 
 from leveret.amqp.properties import BasicProperties, body_size, decode_header, delivery_facts, encode_header
 from leveret.amqp.tables import FieldValue, Long, Table
+from leveret.broker.core.copies import CC, added_routing_keys
 from leveret.errors import AMQPError
 
 __all__ = ["dead_lettered_header", "died_in"]
 
 
 def dead_lettered_header(
-    header: bytes, *, queue: str, reason: str, exchange: str, routing_key: str, now_s: float
+    header: bytes, *, queue: str, reason: str, exchange: str, routing_key: str, keeps_cc: bool, now_s: float
 ) -> tuple[bytes, list[Table]]:
     """Return the header of the moved message and its deaths, newest first.
 
+    ``keeps_cc``: the message goes on under its old routing keys; a queue's own dead-letter key replaces them all.
     ``expiration`` is removed, so that the message does not expire again at once, and kept as ``original-expiration``.
     """
     properties = _properties(header)
     headers: Table = dict(properties.headers or {})
+    copies = added_routing_keys(headers) if CC in headers else []
+    if not keeps_cc:
+        headers.pop(CC, None)
     deaths = _deaths(headers)
     death = next((death for death in deaths if death.get("queue") == queue and death.get("reason") == reason), None)
     if death is None:
-        routing_keys: list[FieldValue] = [routing_key]
+        routing_keys: list[FieldValue] = [routing_key, *copies]
         death = {
             "count": Long(0),
             "reason": reason,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from leveret.amqp.tables import FieldValue, Table
-from leveret.broker.core.arguments import field_type
+from leveret.broker.core.arguments import erlang_term, field_type
 from leveret.errors import PreconditionFailed
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class HeadersExchange(Exchange):
             raise PreconditionFailed(
                 f'Invalid x-match field value <<"{mode}">>; expected all, any, all-with-x, or any-with-x'
                 if isinstance(mode, str)
-                else f"Invalid x-match field type {field_type(mode)} (value {mode!r}); expected longstr"
+                else f"Invalid x-match field type {field_type(mode)} (value {erlang_term(mode)}); expected longstr"
             )
         with_x = str(mode).endswith("-with-x")
         wanted = {

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from leveret.amqp.methods import access, exchange, queue
 from leveret.amqp.methods.base import Method
-from leveret.broker.core.exchange import Exchange
 from leveret.broker.core.queue import Queue
 from leveret.errors import AccessRefused, NotFound, PreconditionFailed
 
@@ -66,11 +65,10 @@ def exchange_declare(channel: Channel, method: exchange.Declare, now_s: float) -
     """Create or check an exchange; passive: only look."""
     name = _name(method.exchange)
     durable = False
+    _refuse_default_exchange(name)
     if method.passive:
-        if name:
-            channel.vhost.exchange(name)
+        channel.vhost.exchange(name)
     else:
-        _refuse_default_exchange(name)
         durable = channel.vhost.declare_exchange(
             name,
             method.type,
@@ -90,23 +88,24 @@ def exchange_delete(channel: Channel, method: exchange.Delete, now_s: float) -> 
     _reply(channel, exchange.DeleteOk(), no_wait=method.no_wait, durable=durable)
 
 
-def _ends(channel: Channel, method: exchange.Bind | exchange.Unbind) -> tuple[Exchange, Exchange]:
-    _refuse_default_exchange(method.source)
-    _refuse_default_exchange(method.destination)
-    return channel.vhost.exchange(_name(method.source)), channel.vhost.exchange(_name(method.destination))
-
-
 def exchange_bind(channel: Channel, method: exchange.Bind, now_s: float) -> None:
     """Bind an exchange to an exchange (https://www.rabbitmq.com/docs/e2e)."""
-    source, destination = _ends(channel, method)
+    _refuse_default_exchange(method.source)
+    _refuse_default_exchange(method.destination)
+    source, destination = channel.vhost.exchange(_name(method.source)), channel.vhost.exchange(_name(method.destination))
     durable = channel.vhost.bind(source, destination, method.routing_key, method.arguments)
     _reply(channel, exchange.BindOk(), no_wait=method.no_wait, durable=durable)
 
 
 def exchange_unbind(channel: Channel, method: exchange.Unbind, now_s: float) -> None:
-    """Remove a binding between exchanges, if it is there."""
-    source, destination = _ends(channel, method)
-    durable = channel.vhost.unbind(source, destination, method.routing_key, method.arguments)
+    """Remove a binding between exchanges; one that is not there, or could not be, is as good as removed."""
+    _refuse_default_exchange(method.source)
+    _refuse_default_exchange(method.destination)
+    exchanges = channel.vhost.exchanges
+    source, destination = exchanges.get(_name(method.source)), exchanges.get(_name(method.destination))
+    durable = False
+    if source is not None and destination is not None:
+        durable = channel.vhost.unbind(source, destination, method.routing_key, method.arguments)
     _reply(channel, exchange.UnbindOk(), no_wait=method.no_wait, durable=durable)
 
 
@@ -156,11 +155,13 @@ def queue_bind(channel: Channel, method: queue.Bind, now_s: float) -> None:
 
 
 def queue_unbind(channel: Channel, method: queue.Unbind, now_s: float) -> None:
-    """Remove a binding of a queue, if it is there."""
+    """Remove a binding of a queue; one that is not there, or could not be, is as good as removed."""
     _refuse_default_exchange(method.exchange)
-    bound = find_queue(channel, method.queue)
-    source = channel.vhost.exchange(_name(method.exchange))
-    durable = channel.vhost.unbind(source, bound, _binding_key(method, bound.name), method.arguments)
+    name, source = _queue_name(channel, method.queue), channel.vhost.exchanges.get(_name(method.exchange))
+    durable = False
+    if source is not None and name in channel.vhost.queues:
+        bound = channel.vhost.queue(name, channel.session)
+        durable = channel.vhost.unbind(source, bound, _binding_key(method, name), method.arguments)
     _reply(channel, queue.UnbindOk(), no_wait=False, durable=durable)
 
 

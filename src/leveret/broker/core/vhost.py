@@ -12,8 +12,10 @@ from leveret.broker.core.arguments import (
     QueueArguments,
     check_equivalent_argument,
     check_equivalent_property,
+    invalid_exchange_type,
     known_queue_arguments,
 )
+from leveret.broker.core.copies import MARK, added_routing_keys
 from leveret.broker.core.dead_letter import dead_lettered_header, died_in
 from leveret.broker.core.exchange import (
     EXCHANGE_TYPES,
@@ -81,6 +83,18 @@ class VirtualHost:
                 self.routes.clear()
             self.routes[route] = queues
         return queues
+
+    def with_copies(self, route: bytes, header: bytes, queues: tuple[Queue, ...]) -> tuple[Queue, ...]:
+        """Return the queues of a route together with those that its CC and BCC headers add, each once.
+
+        Raises:
+            PreconditionFailed: CC or BCC is not an array of routing keys.
+        """
+        exchange_name, _ = decode_shortstr(route, 0)
+        found = dict.fromkeys(queues)
+        for key in added_routing_keys(decode_header(header)[1].headers or {}):
+            found |= dict.fromkeys(self.destinations(exchange_name, key, header)[0])
+        return tuple(found)
 
     def destinations(self, exchange_name: str, routing_key: str, header: bytes) -> tuple[tuple[Queue, ...], bool]:
         """Return the queues a message goes to, each once, and whether all messages of this routing key go there.
@@ -186,19 +200,28 @@ class VirtualHost:
         message = entry.message
         old_exchange, offset = decode_shortstr(message.route, 0)
         old_key, _ = decode_shortstr(message.route, offset)
-        routing_key = old_key if settings.dead_letter_routing_key is None else settings.dead_letter_routing_key
+        new_key = settings.dead_letter_routing_key
+        routing_key = old_key if new_key is None else new_key
         header, deaths = dead_lettered_header(
-            message.header, queue=queue.name, reason=reason, exchange=old_exchange, routing_key=old_key, now_s=now_s
+            message.header,
+            queue=queue.name,
+            reason=reason,
+            exchange=old_exchange,
+            routing_key=old_key,
+            keeps_cc=new_key is None,
+            now_s=now_s,
         )
-        targets = [
-            target for target in self.destinations(exchange_name, routing_key, header)[0] if not died_in(target.name, deaths)
-        ]
+        route = encode_shortstr(exchange_name, "exchange") + encode_shortstr(routing_key, "routing-key")
+        queues, _ = self.destinations(exchange_name, routing_key, header)
+        if MARK in header:
+            queues = self.with_copies(route, header, queues)
+        targets = [target for target in queues if not died_in(target.name, deaths)]
         self.discard(queue, entry)
         if not targets:
             return
         moved = Message(
             self.broker.new_message_id(),
-            encode_shortstr(exchange_name, "exchange") + encode_shortstr(routing_key, "routing-key"),
+            route,
             header,
             message.body,
             message.persistent,
@@ -232,7 +255,7 @@ class VirtualHost:
         """
         type_ = EXCHANGE_TYPES.get(type_name)
         if type_ is None:
-            raise PreconditionFailed(f"unknown exchange type '{type_name}'")
+            raise PreconditionFailed(f"{'unknown' if type_name else 'invalid'} exchange type '{type_name}'")
         current = self.exchanges.get(name)
         if current is not None:
             what = f"exchange '{name}'"
@@ -244,8 +267,9 @@ class VirtualHost:
             return current.durable
         if name.startswith("amq."):
             raise AccessRefused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
-        if "alternate-exchange" in arguments and not isinstance(arguments["alternate-exchange"], str):
-            raise PreconditionFailed(f"invalid type for arg 'alternate-exchange' in exchange '{name}' in vhost '{self.name}'")
+        alternate = arguments.get("alternate-exchange", "")
+        if not isinstance(alternate, str):
+            raise invalid_exchange_type("alternate-exchange", alternate, what=f"exchange '{name}'", vhost=self.name)
         self.exchanges[name] = type_(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
         self.routes.clear()
         if durable:
