@@ -21,7 +21,7 @@ import pytest
 
 from leveret.amqp.methods import basic, channel, queue
 from leveret.broker.storage.sqlite import FILE_NAME
-from leveret.errors import ConnectionForced, InternalError, LeveretError, NotAllowed, ReplyError
+from leveret.errors import ConnectionForced, FrameError, InternalError, LeveretError, NotAllowed, ReplyError
 from tests.support.embedded import EmbeddedBroker
 from tests.support.peer import Peer
 from tests.support.processes import last_lines
@@ -342,6 +342,24 @@ def test_returns_and_deliveries_may_cross_a_close(broker: EmbeddedBroker) -> Non
         peer.engine.write(peer.publish_bytes("nowhere", b"returned", mandatory=True))
         peer.engine.close()
         assert peer.wait_closed() is None
+    assert "unexpected error" not in log_of(broker)
+
+
+def test_a_broken_frame_ends_the_session_at_once(broker: EmbeddedBroker) -> None:
+    """What the client held goes to others without waiting for its close-ok; what was on its way to it is dropped."""
+    with Peer(broker.port) as broken, Peer(broker.port) as other:
+        other.declare("q")
+        other.publish("q", b"held", persistent=False)
+        other.flush()
+        broken.call(basic.Consume(queue="q"), basic.ConsumeOk)
+        broken.wait_delivered(1)
+        # A return is due when the next frame turns out to be none.
+        broken.socket.sendall(broken.publish_bytes("nowhere", b"", mandatory=True) + b"no frame begins like this")
+        other.call(basic.Consume(queue="q"), basic.ConsumeOk)
+        ((_, _, _, _, redelivered, _, _, body),) = other.wait_delivered(1)
+        assert (redelivered, body) == (True, b"held")
+        reason = broken.wait_closed()
+        assert isinstance(reason, FrameError)
     assert "unexpected error" not in log_of(broker)
 
 

@@ -177,9 +177,11 @@ class ClientConnection(asyncio.Protocol):
                 self._fail(error, event[1] if event[0] in (PUBLISH, ACK, METHOD) and isinstance(event[1], int) else 0, now_s)
         self._events = None
         server.schedule_turn()
-        self.write_output()
         if not self._engine.is_open and not self._is_over:
-            self._arm()  # the handshake's and the close's time limits change with what the client sends
+            # Not yet, or no longer: the engine has closed over what it could not read. Time limits change with each step.
+            self._close_session(now_s)
+            self._arm()
+        self.write_output()
         if server.is_behind:
             self._set_reading()
 
