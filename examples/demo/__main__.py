@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 from rich import box
 from rich.console import Console
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--concurrency", type=int, default=os.cpu_count() or 1, help="child processes of the worker")
     options = parser.parse_args(arguments)
     console = Console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interruption)
     try:
         return run(console, limit=options.limit, concurrency=options.concurrency)
     except KeyboardInterrupt:
@@ -107,6 +109,26 @@ def source_files(limit: int | None) -> list[Path]:
 
 
 # ------------------------------------------------------------------------------------------- broker and worker
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM: raises at once, and can be asked later, should the exception have been lost in a destructor."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Be the handler."""
+        self.came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise if it came."""
+        if self.came:
+            raise KeyboardInterrupt
+
+
+interruption = Interruption()
 
 
 @contextmanager
@@ -195,6 +217,7 @@ def work(console: Console, process: subprocess.Popen[bytes], paths: Sequence[Pat
         results: list[Result[SourceFacts]] = []
         path_of: dict[str, str] = {}
         for path in paths:
+            interruption.check()
             result = analyse.delay(os.fspath(path))
             results.append(result)
             path_of[result.id] = os.fspath(path)
@@ -202,6 +225,7 @@ def work(console: Console, process: subprocess.Popen[bytes], paths: Sequence[Pat
         sent_s = time.perf_counter() - started_s
         progress.update(sending, note=f"{len(paths) / sent_s:.0f}/s, each confirmed")
         for count, result in enumerate(gather(process, results), start=1):
+            interruption.check()
             try:
                 outcome.facts.append(result.get(timeout=10))
             except Exception as error:  # whatever a task raises comes back here, and is what the demo lists

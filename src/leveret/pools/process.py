@@ -106,6 +106,7 @@ class ChildProcess(Generic[Report]):
         self._control_reader = FrameReader()
         self._control_decoder = msgspec.msgpack.Decoder(Control)
         self._unsent = bytearray()
+        self._last_answered = 0
 
     def start(self) -> None:
         """Start the process; ``child_ready`` or ``child_failed`` or ``child_exited`` follows."""
@@ -165,6 +166,8 @@ class ChildProcess(Generic[Report]):
         self._control.close()
         job_running = self._mark.read()
         self._mark.close()
+        if job_running == self._last_answered:
+            job_running = 0  # it died after the answer, before it could note that the job is over
         self._events.child_exited(self, Exit(self.pid, returncode), job_running)
         return True
 
@@ -200,7 +203,10 @@ class ChildProcess(Generic[Report]):
             return False
         try:
             for payload in payloads:
-                self._events.child_answered(self, self._answers.decode(payload))
+                answers = self._answers.decode(payload)
+                if answers:
+                    self._last_answered = answers[-1][0]
+                self._events.child_answered(self, answers)
         except msgspec.MsgspecError:
             self.kill()
         return True
