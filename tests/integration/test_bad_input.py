@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -120,11 +121,11 @@ class Shop:
             f"try:\n    {expression}\nexcept {error} as error:\n    print('error:', error)\n"
         )
 
-    def start_worker(self, app: str = "tasks:app") -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is ready."""
+    def start_worker(self, app: str = "tasks:app", *, awaiting: str = "is ready") -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it is ready, or says something else."""
         command: list[str | Path] = [PROGRAM, "worker", f"--app={app}", "--concurrency=1"]
         worker = self._worker = start_process(command, log=self.log, environment=self.environment, folder=self.folder)
-        wait_until(lambda: "is ready" in last_lines(self.log) or worker.poll() is not None, 20, "the worker to be ready")
+        wait_until(lambda: awaiting in last_lines(self.log) or worker.poll() is not None, 20, f"the worker to say {awaiting!r}")
         assert worker.poll() is None, last_lines(self.log)
         return worker
 
@@ -256,6 +257,14 @@ def test_a_wrong_command_line_says_where_help_is(shop: Shop, command: tuple[str,
     assert "Traceback" not in ended.said
     assert not (shop.folder / "home").exists()
     assert not (shop.folder / "leveret-data").exists()
+
+
+def test_an_app_that_waits_for_a_task_while_it_is_imported_is_told_so(shop: Shop, broker: Broker) -> None:
+    """A call at the end of the module waits for a worker that waits for the module: it says so, and Ctrl-C ends it."""
+    shop.use(broker.url, broker.name("shop"))
+    in_shop(shop, "add.delay(1, 2).get()\n")
+    worker = shop.start_worker(awaiting="is still being imported after 5 s: does a module of it wait for something")
+    assert stop_process(worker, grace_s=8, first_signal=signal.SIGINT) == 0
 
 
 # ------------------------------------------------------------------------------------------------ reaching the broker

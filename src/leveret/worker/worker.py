@@ -41,6 +41,7 @@ __all__ = ["Worker", "run"]
 
 logger = logging.getLogger("leveret.worker")
 
+IMPORT_PATIENCE_S: Final = 5.0
 CONSUMERS_STOP_TIMEOUT_S: Final = 2.0
 SETTLE_TIMEOUT_S: Final = 5.0
 CHILD_LEAVE_TIMEOUT_S: Final = 3.0
@@ -105,7 +106,7 @@ class Worker:
 
     async def _start(self) -> None:
         self._pool.start()
-        facts = await self._first_facts
+        facts = await self._await_facts()
         slots = self._config.concurrency or facts.concurrency or default_concurrency()
         self._pool.resize(slots)
         parts = assemble(facts, self._config, slots=slots, pace=self._dispatcher.pace, events=self)
@@ -125,6 +126,17 @@ class Worker:
             tasks=facts.tasks,
         ):
             logger.info("%s", line)
+
+    async def _await_facts(self) -> AppFacts:
+        """Wait until a child has imported the app, which may take for ever: a call at its module's end waits for a worker."""
+        done, _ = await asyncio.wait([self._first_facts], timeout=IMPORT_PATIENCE_S)
+        if not done:
+            logger.warning(
+                "--app=%s is still being imported after %.0f s: does a module of it wait for something, as for a task's result?",
+                self._config.app,
+                IMPORT_PATIENCE_S,
+            )
+        return await self._first_facts
 
     async def _fail(self) -> None:
         await self._failure
