@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pika
 import pytest
@@ -192,6 +193,9 @@ def test_a_queue_that_was_deleted_is_made_again(app: App, queue: str, channel: B
         (lambda add: add.apply_async((1,), countdown="soon"), ConfigurationError, "countdown must be seconds"),
         (lambda add: add.apply_async((1,), priority=300), ConfigurationError, "from 0 to 255"),
         (lambda add: add.apply_async((1,), headers={"x": object()}), EncodingError, "no form in AMQP"),
+        (lambda add: add.apply_async((1,), headers={1: "x"}), ConfigurationError, "names of headers must be str, not 1"),
+        (lambda add: add.apply_async((1,), task_id=uuid4()), ConfigurationError, "task_id must be a str of at most 255 bytes"),
+        (lambda add: add.apply_async((1,), task_id="x" * 256), ConfigurationError, "task_id must be a str of at most 255 bytes"),
     ],
 )
 def test_what_cannot_be_sent_is_not(

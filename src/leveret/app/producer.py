@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar
 
+from leveret.amqp.constants import SHORTSTR_SIZE_MAX
+from leveret.amqp.tables import Table
 from leveret.amqp.topology import Queue
 from leveret.app.backends import broker_resolver, result_file
 from leveret.app.settings import Settings
@@ -125,7 +127,7 @@ class Producer:
         expires = _time("expires", options.get("expires"), now)
         priority = _first(options.get("priority"), task.options.priority, settings.task_default_priority)
         check_priority(priority)
-        task_id = options.get("task_id") or self._ids.task_id()
+        task_id = _task_id(options) or self._ids.task_id()
         return TaskMessage(
             id=task_id,
             task=task.name,
@@ -138,7 +140,7 @@ class Producer:
             origin=f"gen{os.getpid()}@{self._host}",
             ignore_result=_first(options.get("ignore_result"), task.options.ignore_result, settings.task_ignore_result),
             priority=priority,
-            headers=dict(options.get("headers") or {}),
+            headers=_headers(options),
         )
 
     def _route(self, queue: str) -> Route:
@@ -178,6 +180,21 @@ class Producer:
 
 def _first(asked: T | None, option: T | None, default: T) -> T:
     return asked if asked is not None else option if option is not None else default
+
+
+def _task_id(options: CallOptions) -> str | None:
+    task_id: object = options.get("task_id")
+    if task_id is None or (isinstance(task_id, str) and len(task_id.encode(errors="replace")) <= SHORTSTR_SIZE_MAX):
+        return task_id
+    raise ConfigurationError(f"task_id must be a str of at most {SHORTSTR_SIZE_MAX} bytes, not {describe(task_id)}")
+
+
+def _headers(options: CallOptions) -> Table:
+    headers = dict(options.get("headers") or {})
+    for name in headers:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"the names of headers must be str, not {describe(name)}")
+    return headers
 
 
 def _eta(options: CallOptions, now: datetime) -> datetime | None:

@@ -11,6 +11,7 @@ from typing import Final, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpa
 from leveret.amqp.tables import FieldValue
 from leveret.app.context import Request, TaskContext
 from leveret.app.result import Result
+from leveret.errors import ArgumentsError
 from leveret.tasks.options import TaskOptions
 from leveret.tasks.signature import TaskSignature
 
@@ -69,6 +70,10 @@ class Task(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<Task {self.signature}>"
 
+    def __reduce__(self) -> str:
+        """Pickle it as its function would be: by its place in its module."""
+        return self.function.__qualname__
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function as it is: no message, no retries, no conversion."""
         if self.options.bind:
@@ -110,4 +115,8 @@ class Task(Generic[P, R_co]):
         unknown = options.keys() - _CALL_OPTIONS
         if unknown:
             raise TypeError(f"apply_async() has no option {sorted(unknown)[0]!r}; it has {', '.join(sorted(_CALL_OPTIONS))}")
+        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+            raise ArgumentsError(f"apply_async() takes the arguments of {self.signature} as a tuple or list, not {args!r}")
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise ArgumentsError(f"apply_async() takes the keyword arguments of {self.signature} as a dict, not {kwargs!r}")
         return self._sender.send(cast("Task[..., object]", self), args, kwargs or {}, options)

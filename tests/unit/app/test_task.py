@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,7 +15,14 @@ import pytest
 
 from leveret import App, Request, RetriesExhausted, Retry, RetryPolicy, Task, TaskContext
 from leveret.amqp.topology import Exchange, Queue
-from leveret.errors import ConfigurationError, DuplicateTask
+from leveret.errors import ArgumentsError, ConfigurationError, DuplicateTask
+
+_app = App("level", broker="amqp://127.0.0.1:1")
+
+
+@_app.task
+def module_level() -> None:
+    """Stand where pickle finds it."""
 
 
 @pytest.fixture
@@ -44,6 +52,12 @@ def test_a_task_is_named_after_module_and_function(app: App) -> None:
     assert (add.__name__, add.__doc__, add.__module__) == ("add", "Add.", __name__)
     assert str(inspect.signature(add)) == "(x: 'int', y: 'int') -> 'int'"
     assert send.options.queue == "mail"
+
+
+def test_a_task_is_pickled_by_its_place() -> None:
+    """As a function is: a program that sends from several processes hands its tasks to them."""
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    assert pickle.loads(pickle.dumps(module_level.delay)) == module_level.delay
 
 
 def test_a_plain_call_is_a_plain_call(app: App) -> None:
@@ -134,6 +148,15 @@ def test_options_that_cannot_be_are_refused(app: App, options: dict[str, object]
         app.task(**options)(print)  # type: ignore[call-overload]  # the point of the test
     assert words in str(caught.value)
     assert not app.tasks
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [(1, None), ("ab", None), ({1}, None), ((), [("x", 1)])])
+def test_arguments_in_another_form_are_told(app: App, args: object, kwargs: object) -> None:
+    """A number, or a text that would count as one argument per character, is no sequence of arguments."""
+    with pytest.raises(
+        ArgumentsError, match=r"apply_async\(\) takes the (keyword )?arguments of t\(.*\) as a (tuple or list|dict)"
+    ):
+        app.task(name="t")(lambda *a, **k: None).apply_async(args, kwargs)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_an_unknown_call_option_is_a_type_error(app: App) -> None:
