@@ -34,7 +34,5 @@ class ExecutedTask(msgspec.Struct, array_like=True, gc=False):
     """The queue the caller waits on, for results that are sent; empty: it does not."""
     correlation_id: str = ""
     follow_ups: list[FollowUp] = []
-    summary: str = ""
-    """One line for the log about what went wrong; empty for a success."""
     traceback: str = ""
     """The traceback of a failure, without the frames of this package."""

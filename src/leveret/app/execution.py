@@ -203,8 +203,6 @@ class Execution:
             runtime_s=runtime_s,
         )
         executed.follow_ups = [FollowUp(header, attempt.body, attempt.queue, delay_s)]
-        limit = "" if attempt.policy.max is None else f" of {attempt.policy.max}"
-        executed.summary = f"retry {again.retries}{limit} in {delay_s:.3g} s: {executed.summary}"
         return executed
 
     def _ended(
@@ -231,7 +229,6 @@ class Execution:
             meta,
             message.reply_to or "",
             message.correlation_id or message.id,
-            summary=f"{type(error).__qualname__}: {_text(error)}",
             traceback=text,
         )
 
