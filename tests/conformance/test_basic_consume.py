@@ -177,7 +177,7 @@ def test_consumer_is_told_when_its_queue_is_deleted(
 
 
 def test_who_deletes_hears_of_its_own_consumer_after_delete_ok(raw_channel: RawClient, broker: Broker) -> None:
-    """On the deleting channel itself delete-ok comes first, then the cancel (broker.md 1.7)."""
+    """On the deleting channel itself delete-ok comes first, then the cancel."""
     raw_channel.send_method(1, spec.Queue.Declare(exclusive=True))
     queue = raw_channel.receive_method(spec.Queue.DeclareOk).queue
     raw_channel.send_method(1, spec.Basic.Consume(queue=queue, consumer_tag="t"))
@@ -258,7 +258,7 @@ def test_rejected_message_is_gone(channel: BlockingChannel, queue: str) -> None:
 
 
 def test_requeued_messages_return_to_their_places(channel: BlockingChannel, queue: str) -> None:
-    """A requeued message stands where it stood, marked as redelivered (1.8.3.14.2, broker.md 1.7)."""
+    """A requeued message stands where it stood, marked as redelivered (1.8.3.14.2)."""
     publish(channel, queue, b"0", b"1", b"2", b"3")
     tags = {}
     for _ in range(3):
@@ -320,7 +320,7 @@ def test_recover_requeues_what_is_not_acknowledged(channel: BlockingChannel, que
 
 
 def test_recover_without_requeue_is_not_implemented(connect: Connect) -> None:
-    """basic.recover to the same consumer ends the connection, as in RabbitMQ (broker.md 1.7)."""
+    """basic.recover to the same consumer ends the connection, as in RabbitMQ."""
     with connection_closed(540, "NOT_IMPLEMENTED - requeue=false"):
         connect().channel().basic_recover(requeue=False)
 

@@ -75,14 +75,14 @@ def test_tags_of_get_and_deliver_are_one_series(channel: BlockingChannel, queue:
 
 
 def test_prefetch_does_not_limit_get(channel: BlockingChannel, queue: str) -> None:
-    """basic.qos is about consumers (broker.md 1.7)."""
+    """basic.qos is about consumers."""
     channel.basic_qos(prefetch_count=1)
     publish(channel, queue, b"", b"", b"")
     assert all(channel.basic_get(queue)[0] is not None for _ in range(3))
 
 
 def test_exclusive_consumer_does_not_stop_get(channel: BlockingChannel, queue: str) -> None:
-    """Exclusive consumption is about consumers (broker.md 1.7)."""
+    """Exclusive consumption is about consumers."""
     channel.basic_qos(prefetch_count=1)
     Inbox(channel, queue, exclusive=True)
     publish(channel, queue, b"", b"")

@@ -118,7 +118,7 @@ def test_routable_mandatory_message_is_delivered(channel: BlockingChannel, queue
 
 
 def test_immediate_is_not_implemented(raw_channel: RawClient) -> None:
-    """The immediate flag ends the connection, as in RabbitMQ since 3.0 (broker.md 1.7)."""
+    """The immediate flag ends the connection, as in RabbitMQ since 3.0."""
     raw_channel.send_method(1, spec.Basic.Publish(routing_key="any", immediate=True))
     raw_channel.send_content(1, b"body")
     close = raw_channel.receive_method(spec.Connection.Close)
@@ -127,7 +127,7 @@ def test_immediate_is_not_implemented(raw_channel: RawClient) -> None:
 
 
 def test_user_id_is_the_one_that_logged_in(channel: BlockingChannel, queue: str) -> None:
-    """The property user-id is the sender's login, or absent (broker.md 1.7)."""
+    """The property user-id is the sender's login, or absent."""
     channel.confirm_delivery()
     text = "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'guest'"
     with channel_closed(406, text):
@@ -139,7 +139,7 @@ def test_user_id_is_the_one_that_logged_in(channel: BlockingChannel, queue: str)
     [("abc", "no_integer"), ("-1", "{value_negative,-1}"), ("", "no_integer"), ("10s", '{leftover_string,"s"}')],
 )
 def test_expiration_is_a_number_of_milliseconds(channel: BlockingChannel, queue: str, expiration: str, reason: str) -> None:
-    """The property expiration is a string of digits (broker.md 1.7)."""
+    """The property expiration is a string of digits."""
     channel.confirm_delivery()
     with channel_closed(406, f"PRECONDITION_FAILED - invalid expiration '{expiration}': {reason}"):
         channel.basic_publish("", queue, b"", spec.BasicProperties(expiration=expiration))

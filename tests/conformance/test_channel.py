@@ -95,7 +95,7 @@ def test_flow_on_is_confirmed(raw_channel: RawClient) -> None:
 
 
 def test_flow_off_is_not_implemented(raw_channel: RawClient) -> None:
-    """A client cannot stop deliveries with channel.flow; basic.qos is for that (broker.md 1.4)."""
+    """A client cannot stop deliveries with channel.flow; basic.qos is for that."""
     raw_channel.send_method(1, spec.Channel.Flow(active=False))
     close = raw_channel.receive_method(spec.Connection.Close)
     assert (close.reply_code, close.reply_text) == (540, "NOT_IMPLEMENTED - active=false")
@@ -103,7 +103,7 @@ def test_flow_off_is_not_implemented(raw_channel: RawClient) -> None:
 
 
 def test_access_request_is_granted(raw_channel: RawClient) -> None:
-    """access.request, gone from 0-9-1 but sent by old clients, is answered with ticket 1 (broker.md 1.4)."""
+    """access.request, gone from 0-9-1 but sent by old clients, is answered with ticket 1."""
     raw_channel.send_method(1, spec.Access.Request(realm="/data"))
     assert raw_channel.receive_method(spec.Access.RequestOk, channel=1).ticket == 1
 

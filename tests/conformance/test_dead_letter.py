@@ -177,7 +177,7 @@ def test_x_death_tells_how_a_message_died(broker: Broker, channel: BlockingChann
     assert before <= time.replace(tzinfo=None) <= before + datetime.timedelta(seconds=30)
     facts = {"queue": post.queue, "reason": "expired", "exchange": "amq.topic"}
     assert {name: headers[f"x-first-death-{name}"] for name in facts} == facts
-    if broker.version >= (3, 13):  # since then also of the last death (broker.md 1.9)
+    if broker.version >= (3, 13):  # since then also of the last death
         assert {name: headers[f"x-last-death-{name}"] for name in facts} == facts
 
 
@@ -274,7 +274,7 @@ def test_purged_and_deleted_messages_are_not_dead_lettered(broker: Broker, chann
 
 
 def test_second_death_of_the_same_kind_is_counted(broker: Broker, channel: BlockingChannel) -> None:
-    """One entry per queue and reason, the newest in front, with a count (broker.md 1.9)."""
+    """One entry per queue and reason, the newest in front, with a count."""
     retry, work = broker.name("retry"), broker.name("work")
     channel.queue_declare(
         retry, exclusive=True, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": work, "x-message-ttl": 10}
@@ -295,7 +295,7 @@ def test_second_death_of_the_same_kind_is_counted(broker: Broker, channel: Block
 
 
 def test_message_that_only_expires_in_a_circle_is_dropped(broker: Broker, channel: BlockingChannel) -> None:
-    """A loop without a rejection would never end: the message is dropped when it would come back (broker.md 1.9)."""
+    """A loop without a rejection would never end: the message is dropped when it would come back."""
     first = Post(broker, channel, x_message_ttl=10)
     second = Post(broker, channel, x_message_ttl=10)
     channel.queue_bind(second.queue, first.exchange)

@@ -235,7 +235,7 @@ def test_deleted_binding_stays_deleted(world: World, channel: BlockingChannel) -
 
 
 def test_stopping_broker_says_so_to_its_clients(world: World) -> None:
-    """A broker that is stopped closes its connections with 320; one that is killed cannot (broker.md 1.1)."""
+    """A broker that is stopped closes its connections with 320; one that is killed cannot."""
     error = world.end_of_old_connection
     assert error is not None
     if not world.crash:

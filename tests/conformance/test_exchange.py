@@ -72,7 +72,7 @@ def test_passive_declare_looks_at_the_name_only(channel: BlockingChannel, exchan
 
 
 def test_unknown_type_is_refused(broker: Broker, channel: BlockingChannel, exchange: str) -> None:
-    """An unknown type is 406 on the channel; before RabbitMQ 3.13 it was 503 on the connection (broker.md 1.5)."""
+    """An unknown type is 406 on the channel; before RabbitMQ 3.13 it was 503 on the connection."""
     if broker.version >= (3, 13):
         with channel_closed(406, "PRECONDITION_FAILED - unknown exchange type 'x-nope'"):
             channel.exchange_declare(exchange, exchange_type="x-nope")
@@ -150,7 +150,7 @@ def test_deleted_exchange_is_gone(broker: Broker, channel: BlockingChannel, exch
 
 
 def test_deleting_a_missing_exchange_succeeds(channel: BlockingChannel, exchange: str) -> None:
-    """What is not there is deleted (broker.md 1.5)."""
+    """What is not there is deleted."""
     channel.exchange_delete(exchange)
 
 
@@ -292,7 +292,7 @@ def test_exchange_bound_to_an_exchange_passes_messages_on(broker: Broker, channe
 
 
 def test_exchanges_bound_in_a_circle_deliver_once(broker: Broker, channel: BlockingChannel, exchange: str) -> None:
-    """A message passes each exchange once, and each queue gets one copy (broker.md 1.5)."""
+    """A message passes each exchange once, and each queue gets one copy."""
     other = broker.name("other")
     for name in (exchange, other):
         channel.exchange_declare(name, exchange_type="fanout")
@@ -313,14 +313,14 @@ def test_binding_a_missing_exchange_is_not_found(broker: Broker, connect: Connec
 
 
 def test_unbinding_what_is_not_bound_succeeds(channel: BlockingChannel, exchange: str, queue: str) -> None:
-    """A binding that is not there is removed (broker.md 1.5, 1.6)."""
+    """A binding that is not there is removed."""
     channel.exchange_declare(exchange)
     channel.queue_unbind(queue, exchange, "key")
     channel.exchange_unbind(exchange, "amq.direct", "key")
 
 
 def test_unbind_ok_of_exchanges_has_method_51(raw_channel: RawClient) -> None:
-    """exchange.unbind-ok is 40/51, not the next number after unbind (broker.md 1.5)."""
+    """exchange.unbind-ok is 40/51, not the next number after unbind."""
     raw_channel.send_method(1, spec.Exchange.Unbind(destination="amq.fanout", source="amq.direct", routing_key="key"))
     raw_channel.receive_method(spec.Exchange.UnbindOk)
 
@@ -329,7 +329,7 @@ def test_unbind_ok_of_exchanges_has_method_51(raw_channel: RawClient) -> None:
 
 
 def test_alternate_exchange_takes_what_has_no_route(broker: Broker, channel: BlockingChannel, exchange: str) -> None:
-    """A message without a route goes to the alternate exchange, and counts as routed (broker.md 1.5)."""
+    """A message without a route goes to the alternate exchange, and counts as routed."""
     alternate = broker.name("alternate")
     channel.exchange_declare(alternate, exchange_type="fanout")
     channel.exchange_declare(exchange, exchange_type="direct", arguments={"alternate-exchange": alternate})
@@ -340,7 +340,7 @@ def test_alternate_exchange_takes_what_has_no_route(broker: Broker, channel: Blo
 
 
 def test_another_alternate_exchange_is_a_failed_precondition(broker: Broker, channel: BlockingChannel, exchange: str) -> None:
-    """The alternate exchange is a property of the exchange (broker.md 1.5)."""
+    """The alternate exchange is a property of the exchange."""
     channel.exchange_declare(exchange)
     text = (
         f"PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange '{exchange}' in vhost '{broker.vhost}': "

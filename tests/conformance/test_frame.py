@@ -65,7 +65,7 @@ def test_truncated_arguments_are_a_frame_error_of_their_method(raw_channel: RawC
 
 
 def test_unknown_method_ends_the_connection(broker: Broker, raw_channel: RawClient) -> None:
-    """A method that 0-9-1 does not have is 503 or 540; RabbitMQ's parser crashes and closes the socket (broker.md 1.3)."""
+    """A method that 0-9-1 does not have is 503 or 540; RabbitMQ's parser crashes and closes the socket."""
     raw_channel.send(frame_bytes(spec.FRAME_METHOD, 1, struct.pack(">HH", 60, 999)))
     if broker.kind == "embedded":
         assert _close(raw_channel)[0] in (503, 540)
@@ -74,7 +74,7 @@ def test_unknown_method_ends_the_connection(broker: Broker, raw_channel: RawClie
 
 
 def test_unknown_tag_in_a_table_ends_the_connection(broker: Broker, raw_channel: RawClient) -> None:
-    """A field of unknown type is 502; RabbitMQ's parser crashes and closes the socket (broker.md 1.3)."""
+    """A field of unknown type is 502; RabbitMQ's parser crashes and closes the socket."""
     table = b"\x01aZ"
     arguments = struct.pack(">HB1sB", 0, 1, b"q", 0) + struct.pack(">I", len(table)) + table
     raw_channel.send(frame_bytes(spec.FRAME_METHOD, 1, struct.pack(">HH", 50, 10) + arguments))
@@ -183,7 +183,7 @@ def test_body_beyond_its_size_is_a_frame_error(broker: Broker, raw_channel: RawC
 
 
 def test_table_of_every_type_is_taken_and_given_back_unchanged(raw_channel: RawClient) -> None:
-    """Headers of any type a client may write are relayed as they were sent (4.2.5, broker.md 1.7)."""
+    """Headers of any type a client may write are relayed as they were sent (4.2.5)."""
     fields = [
         b"S\x00\x00\x00\x04text",
         b"t\x01",

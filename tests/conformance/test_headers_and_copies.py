@@ -68,7 +68,7 @@ def test_binding_arguments_are_matched_with_the_headers(
     ],
 )
 def test_wrong_x_match_is_a_failed_precondition(channel: BlockingChannel, queue: str, value: object, text: str) -> None:
-    """A binding that could never be understood is not made (broker.md 1.5)."""
+    """A binding that could never be understood is not made."""
     with channel_closed(406, f"PRECONDITION_FAILED - {text}"):
         channel.queue_bind(queue, "amq.headers", "", {"x-match": value})
 
@@ -92,7 +92,7 @@ def test_copies_go_to_the_queues_of_cc_and_bcc(channel: BlockingChannel, broker:
 
 @pytest.mark.parametrize("name", ["CC", "BCC"])
 def test_copies_are_an_array(channel: BlockingChannel, queue: str, name: str) -> None:
-    """CC and BCC are arrays of routing keys (broker.md 1.5)."""
+    """CC and BCC are arrays of routing keys."""
     channel.confirm_delivery()
     with channel_closed(406, f'PRECONDITION_FAILED - invalid message: {{unacceptable_type_in_header,"{name}",longstr}}'):
         channel.basic_publish("", queue, b"", spec.BasicProperties(headers={name: queue}))
@@ -141,7 +141,7 @@ def test_unbinding_from_what_does_not_exist_succeeds(
 
 
 def test_default_exchange_cannot_even_be_looked_at(channel: BlockingChannel) -> None:
-    """A passive declare of the default exchange is refused as well (broker.md 1.5)."""
+    """A passive declare of the default exchange is refused as well."""
     with channel_closed(403, "ACCESS_REFUSED - operation not permitted on the default exchange"):
         channel.exchange_declare("", passive=True)
 
@@ -159,7 +159,7 @@ def test_default_exchange_cannot_even_be_looked_at(channel: BlockingChannel) -> 
 def test_wrong_value_of_a_rarer_argument(
     broker: Broker, channel: BlockingChannel, argument: str, value: object, reason: str
 ) -> None:
-    """The message names the argument and what is wrong with it, in RabbitMQ's words (broker.md 1.6)."""
+    """The message names the argument and what is wrong with it, in RabbitMQ's words."""
     name = broker.name("queue")
     text = f"PRECONDITION_FAILED - invalid arg '{argument}' for queue '{name}' in vhost '{broker.vhost}': {reason}"
     with channel_closed(406, text):
@@ -167,7 +167,7 @@ def test_wrong_value_of_a_rarer_argument(
 
 
 def test_exchange_arguments_name_exchanges(broker: Broker, channel: BlockingChannel) -> None:
-    """The alternate exchange is a name (broker.md 1.5)."""
+    """The alternate exchange is a name."""
     name = broker.name("exchange")
     text = f"invalid type 'signedint' for arg 'alternate-exchange' in exchange '{name}' in vhost '{broker.vhost}'"
     with channel_closed(406, f"PRECONDITION_FAILED - {text}"):
@@ -175,7 +175,7 @@ def test_exchange_arguments_name_exchanges(broker: Broker, channel: BlockingChan
 
 
 def test_dead_letter_exchange_is_a_name(broker: Broker, channel: BlockingChannel) -> None:
-    """So is the dead-letter exchange (broker.md 1.6)."""
+    """So is the dead-letter exchange."""
     name = broker.name("queue")
     text = f"invalid type 'bool' for arg 'x-dead-letter-exchange' in queue '{name}' in vhost '{broker.vhost}'"
     with channel_closed(406, f"PRECONDITION_FAILED - {text}"):
@@ -183,7 +183,7 @@ def test_dead_letter_exchange_is_a_name(broker: Broker, channel: BlockingChannel
 
 
 def test_returned_message_is_no_longer_of_interest_after_a_close(channel: BlockingChannel, broker: Broker) -> None:
-    """A return that crosses the client's channel.close disturbs neither (broker.md 1.4)."""
+    """A return that crosses the client's channel.close disturbs neither."""
     for _ in range(20):
         closing = channel.connection.channel()
         closing.basic_publish("", broker.name("nowhere"), b"", mandatory=True)

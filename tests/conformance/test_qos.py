@@ -106,7 +106,7 @@ def test_blocked_consumer_does_not_hold_up_another(channel: BlockingChannel, que
 
 
 def test_higher_consumer_priority_is_served_first(channel: BlockingChannel, queue: str) -> None:
-    """A consumer of lower x-priority gets messages only while all above it are at their limit (broker.md 1.9)."""
+    """A consumer of lower x-priority gets messages only while all above it are at their limit."""
     channel.basic_qos(prefetch_count=2)
     low = Inbox(channel, queue)
     high = Inbox(channel, queue, arguments={"x-priority": 10})
@@ -115,13 +115,13 @@ def test_higher_consumer_priority_is_served_first(channel: BlockingChannel, queu
 
 
 def test_prefetch_size_is_not_implemented(connect: Connect) -> None:
-    """A window in bytes ends the connection, as in RabbitMQ (broker.md 1.7)."""
+    """A window in bytes ends the connection, as in RabbitMQ."""
     with connection_closed(540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)"):
         connect().channel().basic_qos(prefetch_size=10)
 
 
 def test_cancelled_consumers_messages_free_its_place(broker: Broker, channel: BlockingChannel, queue: str) -> None:
-    """Cancelling gives nothing back, and takes no room from a consumer that comes after (broker.md 1.7)."""
+    """Cancelling gives nothing back, and takes no room from a consumer that comes after."""
     channel.basic_qos(prefetch_count=2)
     gone = Inbox(channel, queue)
     _fill(channel, queue, 4)

@@ -121,7 +121,7 @@ def test_other_flags_are_a_failed_precondition(
 
 
 def test_exclusive_queue_is_never_durable(channel: BlockingChannel, name: str) -> None:
-    """An exclusive queue ends with its connection, so its durable flag means nothing and is not compared (broker.md 1.6)."""
+    """An exclusive queue ends with its connection, so its durable flag means nothing and is not compared."""
     channel.queue_declare(name, exclusive=True)
     channel.queue_declare(name, exclusive=True, durable=True)
 
@@ -139,7 +139,7 @@ def test_declare_without_wait_has_no_answer(broker: Broker, raw_channel: RawClie
 
 
 def test_known_argument_is_part_of_the_queue(broker: Broker, channel: BlockingChannel, name: str) -> None:
-    """An argument the broker knows is compared (broker.md 1.6)."""
+    """An argument the broker knows is compared."""
     channel.queue_declare(name, exclusive=True)
     with channel_closed(
         406,
@@ -150,7 +150,7 @@ def test_known_argument_is_part_of_the_queue(broker: Broker, channel: BlockingCh
 
 
 def test_changed_argument_is_a_failed_precondition(broker: Broker, channel: BlockingChannel, name: str) -> None:
-    """The message says what was received and what the queue has (broker.md 1.6)."""
+    """The message says what was received and what the queue has."""
     channel.queue_declare(name, exclusive=True, arguments={"x-max-priority": 5})
     with channel_closed(
         406,
@@ -161,13 +161,13 @@ def test_changed_argument_is_a_failed_precondition(broker: Broker, channel: Bloc
 
 
 def test_unknown_argument_is_ignored(channel: BlockingChannel, name: str) -> None:
-    """An argument the broker does not know changes nothing, and is not compared (broker.md 1.6)."""
+    """An argument the broker does not know changes nothing, and is not compared."""
     channel.queue_declare(name, exclusive=True, arguments={"x-of-nobody": 1})
     channel.queue_declare(name, exclusive=True, arguments={"x-of-nobody": 2})
 
 
 def test_no_queue_type_means_classic(channel: BlockingChannel, name: str) -> None:
-    """A queue declared without a type is equal to one declared classic (broker.md 1.6)."""
+    """A queue declared without a type is equal to one declared classic."""
     channel.queue_declare(name, exclusive=True)
     channel.queue_declare(name, exclusive=True, arguments={"x-queue-type": "classic"})
 
@@ -189,7 +189,7 @@ def test_no_queue_type_means_classic(channel: BlockingChannel, name: str) -> Non
 def test_wrong_value_of_an_argument_is_a_failed_precondition(
     broker: Broker, channel: BlockingChannel, name: str, argument: str, value: object, reason: str
 ) -> None:
-    """The message names the argument and what is wrong with it, in RabbitMQ's words (broker.md 1.6)."""
+    """The message names the argument and what is wrong with it, in RabbitMQ's words."""
     text = f"PRECONDITION_FAILED - invalid arg '{argument}' for queue '{name}' in vhost '{broker.vhost}': {reason}"
     with channel_closed(406, text):
         channel.queue_declare(name, exclusive=True, arguments={argument: value})
@@ -252,7 +252,7 @@ def test_delete_counts_the_messages_and_removes_the_queue(broker: Broker, channe
 
 
 def test_deleting_a_missing_queue_succeeds(channel: BlockingChannel, name: str) -> None:
-    """What is not there is deleted, with no messages (broker.md 1.6)."""
+    """What is not there is deleted, with no messages."""
     assert channel.queue_delete(name).method.message_count == 0
 
 
@@ -364,7 +364,7 @@ def test_auto_delete_queue_without_a_consumer_stays(channel: BlockingChannel, na
 
 
 def test_higher_priorities_are_delivered_first(channel: BlockingChannel, name: str) -> None:
-    """A queue with x-max-priority gives the highest first, equals in order; without a priority is 0 (broker.md 1.9)."""
+    """A queue with x-max-priority gives the highest first, equals in order; without a priority is 0."""
     channel.queue_declare(name, exclusive=True, arguments={"x-max-priority": 5})
     for body, priority in ((b"a0", None), (b"b2", 2), (b"c5", 5), (b"d2", 2), (b"e9", 9), (b"f0", 0)):
         publish(channel, name, body, priority=priority)
@@ -374,7 +374,7 @@ def test_higher_priorities_are_delivered_first(channel: BlockingChannel, name: s
 
 
 def test_without_x_max_priority_order_is_order_of_arrival(channel: BlockingChannel, queue: str) -> None:
-    """A queue that has no priorities keeps its order whatever the messages say (broker.md 1.9)."""
+    """A queue that has no priorities keeps its order whatever the messages say."""
     for body, priority in ((b"low", 0), (b"high", 9)):
         publish(channel, queue, body, priority=priority)
     assert [get_when_there(channel, queue).body for _ in range(2)] == [b"low", b"high"]

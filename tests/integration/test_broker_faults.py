@@ -265,7 +265,7 @@ def test_a_client_that_reads_slowly_is_left_in_peace(run: Callable[..., Running]
 
 
 def test_heartbeats_are_not_expected_while_we_do_not_read(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client whose bytes wait in our own socket is not dead (broker.md 2.3, E2)."""
+    """A client whose bytes wait in our own socket is not dead."""
     disk = Disk()
     monkeypatch.setattr(server_module, "open_storage", lambda data: disk)
     running = run()

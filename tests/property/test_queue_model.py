@@ -1,6 +1,6 @@
 """The broker's core and its storage against a naive model of queues, with commits and restarts at any moment.
 
-The model is what broker.md 2.3 promises, the obvious way: a queue is a sorted list, the disk is a copy of the lists made
+The model is what docs/architecture.md promises, the obvious way: a queue is a sorted list, the disk is a copy of the lists made
 when a batch was handed over. Which of several consumers gets a message is free; everything else must be as in the model.
 """
 

@@ -427,7 +427,7 @@ def test_a_new_data_folder_is_private(tmp_path: Path) -> None:
 
 
 def test_every_commit_is_synced_and_the_file_is_ours_alone(storage: SQLiteStorage) -> None:
-    """WAL, synchronous=FULL, exclusive locking (broker.md 3)."""
+    """WAL, synchronous=FULL, exclusive locking (docs/architecture.md)."""
 
     def pragma(name: str) -> object:
         return storage._connection.execute(f"PRAGMA {name}").fetchone()[0]
