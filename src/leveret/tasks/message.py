@@ -51,7 +51,7 @@ _TRACE_PREFIXES: Final = ("x-death", "x-first-death-", "x-last-death-", "x-deliv
 
 @dataclass(slots=True)
 class Embedded:
-    """The workflow a call belongs to, as signatures in JSON; see Celery's message protocol 2. ``chain`` is reversed: the next is last."""
+    """The workflow a call belongs to: signatures in JSON, as in Celery's protocol 2. ``chain`` is reversed: the next is last."""
 
     callbacks: Sequence[object] | None = None
     errbacks: Sequence[object] | None = None
