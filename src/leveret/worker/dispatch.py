@@ -148,7 +148,7 @@ class Dispatcher:
         self._put_back([attempt for number in numbers if (attempt := crew.attempts.pop(number, None)) is not None])
 
     def child_lost(self, child: Child, exit_: Exit, job_running: int) -> None:
-        """ExecutedTask the attempt that was running as crashed, and put the others back: they were not started."""
+        """Report the attempt that was running as crashed, and put the others back: they were not started."""
         crew = self._crews.pop(child, None)
         if crew is None:
             return
